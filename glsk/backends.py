@@ -1,0 +1,106 @@
+"""The backends, which device and dtype each serves, and why one is missing.
+
+A backend is a module that, when imported, adds its implementations to the ops (``Op.implement``).
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+
+from glsk.errors import BackendUnavailableError
+
+NAMES = ("auto", "reference", "cpu", "triton", "cuda")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A set of op implementations.
+
+    Attributes:
+        module: imported for its side effect of adding implementations; None for the reference.
+        why_missing: None when the backend can run here, else one line that says why and what to do.
+        devices: device types it serves.
+        dtypes: dtypes it serves.
+    """
+
+    module: str | None
+    why_missing: Callable[[], str | None]
+    devices: tuple[str, ...]
+    dtypes: tuple[torch.dtype, ...]
+
+
+def _cpu_missing() -> str | None:
+    try:
+        importlib.import_module("glsk._C")
+    except ImportError as error:
+        return (
+            f"the compiled CPU part glsk._C cannot be loaded ({error}); reinstall glsk with a C++17 compiler (g++) present"
+        )
+    return None
+
+
+_BACKENDS = {
+    "reference": Backend(None, lambda: None, ("cpu", "cuda", "mps", "xpu"), (torch.float32, torch.float64)),
+    "cpu": Backend("glsk.cpu", _cpu_missing, ("cpu",), (torch.float32, torch.float64)),
+}
+_PREFERENCE = ("cuda", "triton", "cpu", "reference")
+
+
+@cache
+def why_missing(name: str) -> str | None:
+    """None if backend ``name`` can run here, else why not and what to do."""
+    if name not in _BACKENDS:
+        return "this version of glsk does not have it"
+    return _BACKENDS[name].why_missing()
+
+
+def available() -> dict[str, str | None]:
+    """Every backend: None if it can run here, else one line that says why not."""
+    return {name: why_missing(name) for name in NAMES if name != "auto"}
+
+
+def validate(name: str) -> str:
+    """Check a backend's name. Raises TypeError or ValueError."""
+    if not isinstance(name, str):
+        raise TypeError(f"backend: expected a string, got {type(name).__name__}")
+    if name.lower() not in NAMES:
+        raise ValueError(f"backend: unknown {name!r}; known: {', '.join(NAMES)}")
+    return name.lower()
+
+
+@cache
+def resolve(name: str, device: torch.device, dtype: torch.dtype) -> str:
+    """The backend that serves ``device`` and ``dtype``, its implementations loaded.
+
+    ``"auto"`` takes the fastest one that is there and falls back to the reference.
+
+    Raises:
+        ValueError: unknown name.
+        BackendUnavailableError: the named backend is missing, or does not serve this device or dtype.
+    """
+    name = validate(name)
+    if name == "auto":
+        serving = (n for n in _PREFERENCE if n in _BACKENDS and _serves(_BACKENDS[n], device, dtype))
+        name = next(n for n in serving if why_missing(n) is None)
+    else:
+        reason = why_missing(name)
+        if reason is not None:
+            raise BackendUnavailableError(f"backend {name!r} is not available: {reason}")
+        backend = _BACKENDS[name]
+        if not _serves(backend, device, dtype):
+            raise BackendUnavailableError(
+                f"backend {name!r} serves {', '.join(backend.devices)} in "
+                f"{', '.join(str(d).removeprefix('torch.') for d in backend.dtypes)}; the tensors are "
+                f"{str(dtype).removeprefix('torch.')} on {device.type}"
+            )
+    module = _BACKENDS[name].module
+    if module is not None:
+        importlib.import_module(module)
+    return name
+
+
+def _serves(backend: Backend, device: torch.device, dtype: torch.dtype) -> bool:
+    return device.type in backend.devices and dtype in backend.dtypes

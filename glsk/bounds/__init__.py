@@ -1,0 +1,15 @@
+"""The relaxations, one a file: a chain, a population and a box in; lower and upper bounds out.
+
+Every module of this package is imported, so a new relaxation is one new file.
+"""
+
+import importlib
+import pkgutil
+
+from glsk.bounds.query import Bounds, Query
+from glsk.bounds.registry import Relaxation, canonical_method, get, methods, relaxation
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["Bounds", "Query", "Relaxation", "canonical_method", "get", "methods", "relaxation"]

@@ -1,0 +1,24 @@
+"""IBP: interval bound propagation (paper, §2.2; Gowal et al., 2018)."""
+
+from collections.abc import Iterator
+
+from glsk.bounds.query import Bounds, Query
+from glsk.bounds.registry import relaxation
+
+
+@relaxation("IBP")
+def ibp(query: Query) -> Iterator[Bounds]:
+    """Boxes, layer by layer."""
+    box = yield from ibp_hidden(query)
+    yield query.spec(box)
+
+
+def ibp_hidden(query: Query) -> Iterator[Bounds]:
+    """Layers 0..K-1; returns the box that reaches layer K."""
+    box = (query.x_L, query.x_U)
+    for k in range(query.last):
+        box = query.ibp(k, box, relu=query.relu_before(k))
+        yield box
+    if query.relu_before(query.last):
+        return box[0].clamp(min=0), box[1].clamp(min=0)
+    return box

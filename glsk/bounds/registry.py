@@ -1,0 +1,49 @@
+"""Relaxations by name. A relaxation is one file of this package with one decorated generator."""
+
+from collections.abc import Callable, Iterator
+
+from glsk.bounds.query import Bounds, Query
+
+Relaxation = Callable[[Query], Iterator[Bounds]]
+"""Yields the bounds of the outputs of layers 0..K-1 in order, then those of the specification.
+
+A layer that no ReLU follows may yield anything: nobody reads it. What comes last is computed only when asked for.
+"""
+
+_RELAXATIONS: dict[str, Relaxation] = {}
+_SPELLINGS: dict[str, str] = {}
+
+
+def relaxation(name: str, *aliases: str) -> Callable[[Relaxation], Relaxation]:
+    """Decorator: make a relaxation known by its name and aliases, in any case."""
+
+    def register(function: Relaxation) -> Relaxation:
+        _RELAXATIONS[name] = function
+        _SPELLINGS.update({spelling.upper(): name for spelling in (name, *aliases)})
+        return function
+
+    return register
+
+
+def methods() -> tuple[str, ...]:
+    """The canonical names."""
+    return tuple(sorted(_RELAXATIONS))
+
+
+def canonical_method(name: str) -> str:
+    """The canonical name of a method in any accepted spelling ("deeppoly" is "CROWN").
+
+    Raises:
+        TypeError, ValueError: not a string; not a method.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"method: expected a string, got {type(name).__name__}")
+    try:
+        return _SPELLINGS[name.upper()]
+    except KeyError:
+        raise ValueError(f"method: unknown {name!r}; known: {', '.join(methods())} (also DeepPoly = CROWN)") from None
+
+
+def get(name: str) -> Relaxation:
+    """The relaxation of that name, in any accepted spelling."""
+    return _RELAXATIONS[canonical_method(name)]

@@ -1,0 +1,101 @@
+"""The two networks of the paper (App. B.3, Table 4) as plain ``nn.Sequential``, by name."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+from glsk.layers import Normalize
+
+
+def cnn3(input_shape: tuple[int, ...] = (1, 28, 28), num_classes: int = 10) -> list[nn.Module]:
+    """Layers of CNN3: Conv 8 5x5/2/2, Conv 8 4x4/2/1, linear output; a ReLU after each but the output."""
+    channels, height, width = input_shape
+    height, width = _half(_half(height, 5, 2), 4, 1), _half(_half(width, 5, 2), 4, 1)
+    return [
+        nn.Conv2d(channels, 8, 5, stride=2, padding=2),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(8 * height * width, num_classes),
+    ]
+
+
+def cnn5(input_shape: tuple[int, ...] = (1, 28, 28), num_classes: int = 10) -> list[nn.Module]:
+    """Layers of CNN5: Conv 16 5x5/2/2, Conv 16 4x4/2/1, Conv 32 4x4/2/1, FC 512, linear output; ReLUs as in CNN3."""
+    channels, height, width = input_shape
+    height = _half(_half(_half(height, 5, 2), 4, 1), 4, 1)
+    width = _half(_half(_half(width, 5, 2), 4, 1), 4, 1)
+    return [
+        nn.Conv2d(channels, 16, 5, stride=2, padding=2),
+        nn.ReLU(),
+        nn.Conv2d(16, 16, 4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(32 * height * width, 512),
+        nn.ReLU(),
+        nn.Linear(512, num_classes),
+    ]
+
+
+MODELS: dict[str, Callable[[tuple[int, ...], int], list[nn.Module]]] = {"cnn3": cnn3, "cnn5": cnn5}
+"""Name -> layers for an input shape (C, H, W) and a number of classes."""
+
+
+def build(
+    name: str,
+    input_shape: tuple[int, ...] = (1, 28, 28),
+    num_classes: int = 10,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    seed: int = 0,
+) -> nn.Sequential:
+    """A network with fresh weights: Kaiming uniform (He et al., 2015), biases 0.
+
+    Args:
+        name: "cnn3" or "cnn5", any case.
+        input_shape: (C, H, W) of one image.
+        num_classes: K, the number of logits.
+        mean: per-channel mean; with it (and ``std``) a :class:`glsk.Normalize` comes first.
+        std: per-channel standard deviation.
+        seed: of the initial weights; the global generator is left alone.
+
+    Returns:
+        float32 on the CPU. Without ``mean`` the parameters of CNN3 are 0, 2, 5 and of CNN5 0, 2, 4, 7, 9.
+
+    Raises:
+        ValueError: unknown name, an input too small for the network, or only one of ``mean`` and ``std``.
+    """
+    if name.lower() not in MODELS:
+        raise ValueError(f"model: unknown {name!r}; known: {', '.join(MODELS)}")
+    if (mean is None) != (std is None):
+        raise ValueError("model: mean and std come together")
+    if len(input_shape) != 3 or min(input_shape) < 1 or min(input_shape[1:]) < 8:
+        raise ValueError(f"model: {name} takes images (C, H, W) of at least 8x8 pixels, got {tuple(input_shape)}")
+    with torch.random.fork_rng(devices=[]):  # layers draw default weights when built
+        layers = MODELS[name.lower()](tuple(input_shape), num_classes)
+    initialise(layers, seed)
+    head = [] if mean is None or std is None else [Normalize(mean, std)]
+    return nn.Sequential(*head, *layers)
+
+
+def initialise(layers: Sequence[nn.Module], seed: int) -> None:
+    """Kaiming-uniform weights (gain of a ReLU, fan in) and zero biases, in place, from a generator of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            bound = math.sqrt(6.0 / layer.weight[0].numel())
+            with torch.no_grad():
+                layer.weight.uniform_(-bound, bound, generator=generator)
+                if layer.bias is not None:
+                    layer.bias.zero_()
+
+
+def _half(size: int, kernel: int, padding: int) -> int:
+    """Output size of a convolution of stride 2."""
+    return (size + 2 * padding - kernel) // 2 + 1

@@ -1,0 +1,30 @@
+"""The ReLU of the hybrid zonotope: an unstable unit falls back to its box (paper, §2.2, HBox; Fig. 2)."""
+
+import torch
+from torch import Tensor
+
+from glsk.ops.registry import Op
+
+
+def hbox_relu_reference(box_lower: Tensor, box_upper: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    """The uncorrelated part of each unit after the ReLU, as an interval.
+
+    Args:
+        box_lower, box_upper: h - beta and h + beta of the pre-activation h + E e + beta b, any shape.
+        lower, upper: its bounds, h -/+ (beta + sum |E|), the same shape.
+
+    Returns:
+        The interval after the ReLU: unchanged where lower >= 0 (E stays), [0, upper] where unstable and 0 where
+        inactive (E becomes 0).
+    """
+    active = lower >= 0
+    zero = torch.zeros_like(lower)
+    return torch.where(active, box_lower, zero), torch.where(active, box_upper, upper.clamp(min=0))
+
+
+hbox_relu = Op(
+    "hbox_relu",
+    "(Tensor box_lower, Tensor box_upper, Tensor lower, Tensor upper, str backend) -> (Tensor, Tensor)",
+    hbox_relu_reference,
+    lambda box_lower, box_upper, lower, upper: (torch.empty_like(lower), torch.empty_like(lower)),
+)

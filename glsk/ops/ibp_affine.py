@@ -1,0 +1,48 @@
+"""One step of interval bound propagation: a box through an affine layer (paper, §2.2, IBP)."""
+
+import torch
+from torch import Tensor
+
+from glsk.geometry import Geometry, decode
+from glsk.ops import affine
+from glsk.ops.registry import Op
+
+
+def ibp_affine_reference(
+    lower: Tensor, upper: Tensor, weight: Tensor, bias: Tensor, geometry: list[int], relu: bool
+) -> tuple[Tensor, Tensor]:
+    """Bounds of W v + b for v in the box: centre W c + b, radius |W| r.
+
+    Args:
+        lower, upper: the box, [P, B, in] or [1, B, in] shared by all members.
+        weight: [P, Cout, Cin, kh, kw].
+        bias: [P, Cout].
+        geometry: the layer, encoded.
+        relu: whether a ReLU is applied to both ends of the box first.
+
+    Returns:
+        lower, upper [P, B, out].
+    """
+    (layer,) = decode(geometry)
+    if relu:
+        lower, upper = lower.clamp(min=0), upper.clamp(min=0)
+    lower, upper = (t.expand(weight.shape[0], -1, -1) for t in (lower, upper))
+    center = affine.forward((lower + upper) / 2, weight, layer) + affine.per_unit(bias, layer)[:, None]
+    radius = affine.forward((upper - lower) / 2, weight.abs(), layer)
+    return center - radius, center + radius
+
+
+def _fake(
+    lower: Tensor, upper: Tensor, weight: Tensor, bias: Tensor, geometry: list[int], relu: bool
+) -> tuple[Tensor, Tensor]:
+    shape = (weight.shape[0], lower.shape[1], Geometry(*geometry).out_features)
+    return lower.new_empty(shape), lower.new_empty(shape)
+
+
+ibp_affine = Op(
+    "ibp_affine",
+    "(Tensor lower, Tensor upper, Tensor weight, Tensor bias, int[] geometry, bool relu, str backend)"
+    " -> (Tensor, Tensor)",
+    ibp_affine_reference,
+    _fake,
+)
