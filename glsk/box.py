@@ -63,8 +63,8 @@ def _ball(
             radius = torch.broadcast_to(eps.to(x), x.shape)
         except RuntimeError:
             raise ValueError(f"eps: shape {list(eps.shape)} does not broadcast to {list(x.shape)}") from None
-        if check_finite and not (radius >= 0).all():
-            raise ValueError("eps: every value must be >= 0 and not NaN")
+        if check_finite and not ((radius >= 0) & radius.isfinite()).all():
+            raise ValueError("eps: every value must be finite and >= 0")
         lower, upper = x - radius, x + radius
     else:
         if isinstance(eps, bool) or not isinstance(eps, (int, float)):
@@ -74,9 +74,13 @@ def _ball(
         lower, upper = x - eps, x + eps
     if clip is None:
         return lower, upper
-    if len(clip) != 2 or not clip[0] < clip[1]:
+    if not (_is_pair(clip) and clip[0] < clip[1]):
         raise ValueError(f"clip: expected (low, high) with low < high, got {clip}")
     return lower.clamp(min=clip[0]), upper.clamp(max=clip[1])
+
+
+def _is_pair(clip: object) -> bool:
+    return isinstance(clip, tuple | list) and len(clip) == 2 and all(isinstance(end, int | float) for end in clip)
 
 
 def _check_input(chain: Chain, name: str, x: Tensor, check_finite: bool) -> None:

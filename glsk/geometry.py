@@ -39,7 +39,8 @@ class Geometry(NamedTuple):
     @property
     def is_linear(self) -> bool:
         """Whether this is a plain matrix: one input pixel, one output pixel, no padding in play."""
-        return self.in_height == self.in_width == self.kernel_height == self.kernel_width == 1 == self.out_height
+        one = self.in_height == self.in_width == self.kernel_height == self.kernel_width == 1
+        return one and self.out_height == self.out_width == 1 and self.pad_height == self.pad_width == 0
 
 
 def linear(in_features: int, out_features: int, relu: bool) -> Geometry:

@@ -166,6 +166,8 @@ class BoundedModule:
     ) -> Query:
         """Everything that is checked before any work, in one place."""
         backends.validate(backend)
+        if isinstance(memory_limit, bool) or not isinstance(memory_limit, int):
+            raise TypeError(f"memory_limit: expected a whole number of bytes, got {type(memory_limit).__name__}")
         if memory_limit < 1:
             raise ValueError(f"memory_limit: expected a positive number of bytes, got {memory_limit}")
         lower, upper = box.resolve(self.chain, x, eps, clip, x_L, x_U, check_finite)

@@ -70,8 +70,9 @@ def build_chain(net: nn.Module, input_shape: tuple[int, ...]) -> Chain:
 
 
 def _leaves(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
-    if isinstance(module, nn.Sequential):
-        for name, child in module.named_children():
+    if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
+        for name, child in module._modules.items():  # named_children would skip a layer object used twice
+            assert child is not None
             yield from _leaves(child, f"{path}.{name}" if path else name)
     else:
         yield path, module
@@ -164,6 +165,8 @@ class _Builder:
         self._affine(path, module, geometry.linear(module.in_features, module.out_features, relu=False))
 
     def _affine(self, path: str, module: nn.Conv2d | nn.Linear, shape: Geometry) -> None:
+        if any(p is not None and id(p) not in self.names for p in (module.weight, module.bias)):
+            raise self._refuse(path, module, "its weight is computed from others (weight_norm, spectral_norm)")
         weight = self._name(module.weight)
         assert weight is not None
         self.layers.append(Affine(path, shape, weight, self._name(module.bias)))

@@ -22,6 +22,8 @@ def _hidden(query: Query, k: int, inner: list[Bounds]) -> Bounds:
     if k == 0:
         return query.ibp(0, (query.x_L, query.x_U), relu=False)  # back-substitution through one layer
     # A row that interval arithmetic from the layer before proves stable needs no back-substitution: that is exact
-    # for its own ReLU, whose relaxation is then the function itself.
-    known = query.ibp(k, inner[-1], relu=True) if query.prune and query.relu_before(k) else None
+    # for its own ReLU, whose relaxation is then the function itself. Through a single earlier layer the rows cost too
+    # little for it to pay.
+    pays = k > 1 and query.relu_before(k)
+    known = query.ibp(k, inner[-1], relu=True) if query.prune and pays else None
     return query.crown(k, inner, known)

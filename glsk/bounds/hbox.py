@@ -16,11 +16,17 @@ from glsk.bounds.registry import relaxation
 def hbox(query: Query) -> Iterator[Bounds]:
     """One one-sided pass a layer, with the uncorrelated box carried forwards beside it."""
     center = (query.x_L + query.x_U) / 2
-    box, inner = (center, center), []
+    box: Bounds = (center, center)
+    inner: list[Bounds] = []
     for k in range(query.last):
-        box = query.ibp(k, box, relu=False)
-        radius = query.hbox_radius(k, inner)
-        inner.append((box[0] - radius, box[1] + radius))
+        if k == 0:  # nothing is lost yet: IBP's bounds, and a box that is a point
+            inner.append(query.ibp(0, (query.x_L, query.x_U), relu=False))
+            center = (inner[0][0] + inner[0][1]) / 2
+            box = (center, center)
+        else:
+            box = query.ibp(k, box, relu=False)
+            radius = query.hbox_radius(k, inner)
+            inner.append((box[0] - radius, box[1] + radius))
         yield inner[-1]
         if query.layers[k].relu:
             box = ops.hbox_relu(*box, *inner[-1], backend=query.backend)

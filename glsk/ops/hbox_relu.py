@@ -26,5 +26,5 @@ hbox_relu = Op(
     "hbox_relu",
     "(Tensor box_lower, Tensor box_upper, Tensor lower, Tensor upper, str backend) -> (Tensor, Tensor)",
     hbox_relu_reference,
-    lambda box_lower, box_upper, lower, upper: (torch.empty_like(lower), torch.empty_like(lower)),
+    lambda box_lower, box_upper, lower, upper: (lower.new_empty(lower.shape), lower.new_empty(lower.shape)),
 )

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
 from glsk import backends
 
@@ -23,7 +23,7 @@ class Op:
     Args:
         schema: signature in torch.library's schema language without the name; its last argument is ``str backend``.
         reference: the plain PyTorch implementation, taking every argument but ``backend``.
-        fake: the same signature, returning empty outputs of the right shape.
+        fake: the same signature, returning empty outputs of the right shape, contiguous.
     """
 
     def __init__(self, name: str, schema: str, reference: Function, fake: Function) -> None:
@@ -50,7 +50,8 @@ class Op:
         *operands, backend = args
         first = next(leaf for leaf in tree_leaves(operands) if isinstance(leaf, Tensor))
         chosen = backends.resolve(backend, first.device, first.dtype)
-        return self._implementations.get(chosen, self.reference)(*operands)
+        result = self._implementations.get(chosen, self.reference)(*operands)
+        return tree_map_only(Tensor, Tensor.contiguous, result)  # the strides that the fake promises
 
     def _backward(self, ctx: Any, *grads: Tensor) -> Any:
         """The reference, run again with gradients: the fused forward stores nothing for it."""
@@ -65,7 +66,8 @@ class Op:
         found = iter(_gradients(used, wanted))
         flat = [next(found) if isinstance(leaf, Tensor) and leaf.requires_grad else None for leaf in leaves]
         structured = tree_unflatten(flat, ctx.spec)
-        return *[g if _holds_tensors(o) else None for o, g in zip(operands, structured, strict=True)], None
+        # An empty list of tensors wants an empty list back.
+        return *[g if _holds_tensors(o) or o == [] else None for o, g in zip(operands, structured, strict=True)], None
 
 
 def _gradients(used: list[tuple[Tensor, Tensor]], wanted: list[Tensor]) -> Sequence[Tensor | None]:

@@ -32,5 +32,5 @@ relu_relaxation = Op(
     "relu_relaxation",
     "(Tensor lower, Tensor upper, str backend) -> (Tensor, Tensor, Tensor)",
     relu_relaxation_reference,
-    lambda lower, upper: (torch.empty_like(lower), torch.empty_like(lower), torch.empty_like(lower)),
+    lambda lower, upper: (lower.new_empty(lower.shape), lower.new_empty(lower.shape), lower.new_empty(lower.shape)),
 )

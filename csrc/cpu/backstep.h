@@ -1,0 +1,124 @@
+// What the two kernels of a back-substitution step share. A step turns coefficients on the outputs of a layer into
+// coefficients on its inputs.
+//
+// A vector's lanes are rows (linear functions being bounded from below; an upper bound is the lower bound of the negated
+// row). All rows of a block share a window of the layer's outputs, the union of what they depend on. Weights and slopes
+// are broadcast, so a unit that every row ignores (an inactive ReLU) is skipped exactly, whatever the other samples do.
+//
+// Coefficients are stored [pixel of the window][channel][V vectors].
+#pragma once
+
+#include "cpu/simd.h"
+#include "cpu/types.h"
+
+namespace glsk {
+namespace GLSK_ISA {
+
+// Pixels [y0, y1) x [x0, x1) of a layer's outputs or inputs.
+struct Window {
+  int y0, y1, x0, x1;
+  int width() const { return x1 - x0; }
+  int pixels() const { return (y1 - y0) * (x1 - x0); }
+};
+
+// The inputs that the outputs in `out` read.
+inline Window inputs_of(const Geometry& g, Window out) {
+  const int y0 = out.y0 * g.sh - g.ph, y1 = (out.y1 - 1) * g.sh - g.ph + g.kh;
+  const int x0 = out.x0 * g.sw - g.pw, x1 = (out.x1 - 1) * g.sw - g.pw + g.kw;
+  return {y0 > 0 ? y0 : 0, y1 < g.h ? y1 : g.h, x0 > 0 ? x0 : 0, x1 < g.w ? x1 : g.w};
+}
+
+// How a unit's activation turns a coefficient a of its output into one of its input (paper, §2.2, Fig. 3): slope and
+// constant per unit of a, for a >= 0 and for a < 0. The layer's bias is in the constants.
+// Units stand in channel, row, column order, as their bounds do.
+template <class T>
+struct Unit {
+  T slope_pos, slope_neg, const_pos, const_neg;
+};
+
+// What becomes of a finished coefficient: it passes the activation of the layer before, or meets the box.
+// The constants are kept in four partial sums, so that additions need not wait for each other.
+constexpr int SUMS = 4;
+
+template <class T, int V>
+struct Constants {
+  Vec<T> sum[SUMS][V];
+};
+
+template <class T, int V>
+GLSK_INLINE void pass_activation(const Unit<T>& unit, const Vec<T> (&a)[V], Vec<T> (&sum)[V], T* out) {
+#pragma GCC unroll 2
+  for (int v = 0; v < V; ++v) {
+    sum[v] += a[v] * by_sign<T>(a[v], unit.const_neg, unit.const_pos);
+    store<T>(out + v * LANES<T>, a[v] * by_sign<T>(a[v], unit.slope_neg, unit.slope_pos));
+  }
+}
+
+// box: lower and upper end of one input.
+template <class T, int V>
+GLSK_INLINE void meet_box(const T* box, const Vec<T> (&a)[V], Vec<T> (&sum)[V]) {
+#pragma GCC unroll 2
+  for (int v = 0; v < V; ++v) sum[v] += a[v] * by_sign<T>(a[v], box[1], box[0]);
+}
+
+// Everything one step reads, for any block of rows.
+template <class T>
+struct Step {
+  Geometry g;
+  const T* weight;         // packed as the step's kernel wants it
+  bool dense;              // so many output units count that skipping the others costs more than it saves
+  int words;               // 64-bit words of one pixel's alive bits
+  const uint64_t* alive;   // [oh * ow][words] which output units some row can depend on
+  const Unit<T>* before;   // [cin * h * w] activation of the inputs; null for the first layer
+  const uint64_t* before_alive;
+  int before_words;
+  const T* box;            // [cin * h * w][2] lower and upper end of the inputs, for the first layer
+};
+
+// The positions of the set bits of every byte, in order.
+struct SetBits {
+  uint8_t of[256][8];
+  constexpr SetBits() : of() {
+    for (int byte = 0; byte < 256; ++byte) {
+      int n = 0;
+      for (int bit = 0; bit < 8; ++bit)
+        if (byte >> bit & 1) of[byte][n++] = uint8_t(bit);
+    }
+  }
+};
+static constexpr SetBits SET_BITS;
+
+// The output units that a step reads for some inputs, without those that no row can depend on: where their coefficients
+// stand, and their weights. Built without branches, so that the loop over it has one trip count to guess, not one a
+// pixel. In a dense step an entry is a pixel, and stands for all its channels.
+struct AliveList {
+  int* coef;
+  int* weight;
+  int count;
+
+  // Channels of one pixel: 64 bits a word; offsets of channel 0 and from one channel to the next.
+  GLSK_INLINE void add(const uint64_t* words, int channels, int coef0, int coef_pitch, int weight0, int weight_pitch) {
+    typedef int Eight __attribute__((vector_size(32)));
+    typedef uint8_t Bytes __attribute__((vector_size(8)));
+    for (int c0 = 0; c0 < channels; c0 += 8) {
+      const unsigned byte = words[c0 / 64] >> (c0 % 64) & 255;
+      Bytes set;
+      memcpy(&set, SET_BITS.of[byte], 8);
+      const Eight channel = __builtin_convertvector(set, Eight) + c0;
+      const Eight from = coef0 + channel * coef_pitch, by = weight0 + channel * weight_pitch;
+      memcpy(coef + count, &from, sizeof from);  // writes 8, keeps the set ones
+      memcpy(weight + count, &by, sizeof by);
+      count += __builtin_popcount(byte);
+    }
+  }
+
+  GLSK_INLINE void add_pixel(int coef0, int weight0) {
+    coef[count] = coef0;
+    weight[count++] = weight0;
+  }
+
+  static int64_t capacity(const Geometry& g) { return int64_t(g.kh) * g.kw * g.cout + 8; }
+};
+
+}  // namespace GLSK_ISA
+}  // namespace glsk

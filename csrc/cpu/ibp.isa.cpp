@@ -1,0 +1,146 @@
+// Interval bound propagation through one affine layer. A vector's lanes are samples: they share the weights, which are
+// broadcast, so any layer shape uses whole vectors.
+#include <cstdlib>
+
+#include "cpu/parallel.h"
+#include "cpu/simd.h"
+#include "cpu/types.h"
+
+namespace glsk {
+namespace GLSK_ISA {
+namespace {
+
+// Output channels accumulated together: centre and radius each, half the registers.
+constexpr int BLOCK = GLSK_VECTOR_REGISTERS / 4;
+
+// [samples, n] rows at src (pitch n), `count` of them, to lanes: dst_c[i], dst_r[i] = centre and radius of unit i.
+template <class T>
+void load_box(const T* lower, const T* upper, int n, int count, bool relu, T* center, T* radius) {
+  constexpr int L = LANES<T>;
+  for (int i0 = 0; i0 < n; i0 += L) {
+    const int width = n - i0 < L ? n - i0 : L;
+    Vec<T> lo[L], up[L];
+    for (int s = 0; s < L; ++s) {
+      lo[s] = up[s] = Vec<T>{};
+      if (s < count) {
+        memcpy(&lo[s], lower + int64_t(s) * n + i0, width * sizeof(T));
+        memcpy(&up[s], upper + int64_t(s) * n + i0, width * sizeof(T));
+      }
+    }
+    transpose<T>(lo);
+    transpose<T>(up);
+    for (int i = 0; i < width; ++i) {
+      Vec<T> l = lo[i], u = up[i];
+      if (relu) {
+        l = l < 0 ? Vec<T>{} : l;
+        u = u < 0 ? Vec<T>{} : u;
+      }
+      store<T>(center + int64_t(i0 + i) * L, (l + u) * T(0.5));
+      store<T>(radius + int64_t(i0 + i) * L, (u - l) * T(0.5));
+    }
+  }
+}
+
+// Lanes back to [samples, n] rows.
+template <class T>
+void store_rows(const T* lanes, int n, int count, T* out) {
+  constexpr int L = LANES<T>;
+  for (int i0 = 0; i0 < n; i0 += L) {
+    const int width = n - i0 < L ? n - i0 : L;
+    Vec<T> m[L];
+    for (int i = 0; i < L; ++i) m[i] = i < width ? load<T>(lanes + int64_t(i0 + i) * L) : Vec<T>{};
+    transpose<T>(m);
+    for (int s = 0; s < count; ++s) memcpy(out + int64_t(s) * n + i0, &m[s], width * sizeof(T));
+  }
+}
+
+// N output channels from o at one position (oy, ox).
+template <class T, int N>
+GLSK_INLINE void outputs(const Geometry& g, const T* weight, const T* bias, const T* center, const T* radius, int o,
+                         int oy, int ox, T* lower, T* upper) {
+  constexpr int L = LANES<T>;
+  const int y0 = oy * g.sh - g.ph, x0 = ox * g.sw - g.pw;
+  const int ky0 = y0 < 0 ? -y0 : 0, ky1 = y0 + g.kh > g.h ? g.h - y0 : g.kh;
+  const int kx0 = x0 < 0 ? -x0 : 0, kx1 = x0 + g.kw > g.w ? g.w - x0 : g.kw;
+  const int64_t taps = int64_t(g.cin) * g.kh * g.kw;
+  Vec<T> c[N], r[N];
+#pragma GCC unroll 16
+  for (int i = 0; i < N; ++i) {
+    c[i] = broadcast<T>(bias ? bias[o + i] : T(0));
+    r[i] = Vec<T>{};
+  }
+  for (int ci = 0; ci < g.cin; ++ci) {
+    for (int ky = ky0; ky < ky1; ++ky) {
+      const int64_t at = (int64_t(ci) * g.h + y0 + ky) * g.w + x0;
+      const T* w = weight + int64_t(o) * taps + (int64_t(ci) * g.kh + ky) * g.kw;
+      for (int kx = kx0; kx < kx1; ++kx) {
+        const Vec<T> xc = load<T>(center + (at + kx) * L), xr = load<T>(radius + (at + kx) * L);
+#pragma GCC unroll 16
+        for (int i = 0; i < N; ++i) {
+          const Vec<T> value = broadcast<T>(w[i * taps + kx]);
+          c[i] += value * xc;
+          r[i] += absolute<T>(value) * xr;
+        }
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < N; ++i) {
+    const int64_t unit = (int64_t(o + i) * g.oh + oy) * g.ow + ox;
+    store<T>(lower + unit * L, c[i] - r[i]);
+    store<T>(upper + unit * L, c[i] + r[i]);
+  }
+}
+
+template <class T>
+void layer(const Geometry& g, const T* weight, const T* bias, const T* center, const T* radius, T* lower, T* upper) {
+  int o = 0;
+  for (; o + BLOCK <= g.cout; o += BLOCK)
+    for (int oy = 0; oy < g.oh; ++oy)
+      for (int ox = 0; ox < g.ow; ++ox)
+        outputs<T, BLOCK>(g, weight, bias, center, radius, o, oy, ox, lower, upper);
+  for (; o < g.cout; ++o)
+    for (int oy = 0; oy < g.oh; ++oy)
+      for (int ox = 0; ox < g.ow; ++ox) outputs<T, 1>(g, weight, bias, center, radius, o, oy, ox, lower, upper);
+}
+
+template <class T>
+bool run(const IbpArgs<T>& a) {
+  constexpr int L = LANES<T>;
+  const int64_t n = a.g.inputs(), m = a.g.outputs();
+  const int64_t per_thread = 2 * (n + m) * L;
+  const int64_t tiles = (a.samples + L - 1) / L, tasks = tiles * a.members;
+  const int threads = tasks < a.threads ? int(tasks) : a.threads;
+  T* scratch = allocate<T>(per_thread * threads);
+  if (!scratch) return false;
+  // Consecutive tasks share a tile of samples, so that members with a common box transpose it once.
+  parallel_ranges(threads, tasks, [&](int thread, int64_t first, int64_t last) {
+    T* center = scratch + per_thread * thread;
+    T *radius = center + n * L, *lower = radius + n * L, *upper = lower + m * L;
+    int64_t held = -1;
+    for (int64_t task = first; task < last; ++task) {
+      const int64_t tile = task / a.members, p = task % a.members, b = tile * L;
+      const int count = a.samples - b < L ? int(a.samples - b) : L;
+      if (a.in_stride || tile != held) {
+        const int64_t at = p * a.in_stride + b * n;
+        load_box<T>(a.in_lower + at, a.in_upper + at, int(n), count, a.relu, center, radius);
+        held = tile;
+      }
+      layer<T>(a.g, a.weight + p * a.weight_stride, a.bias ? a.bias + p * a.bias_stride : nullptr, center, radius, lower,
+               upper);
+      const int64_t out = (p * a.samples + b) * m;
+      store_rows<T>(lower, int(m), count, a.lower + out);
+      store_rows<T>(upper, int(m), count, a.upper + out);
+    }
+  });
+  free(scratch);
+  return true;
+}
+
+}  // namespace
+
+bool ibp_f32(const IbpArgs<float>& a) { return run<float>(a); }
+bool ibp_f64(const IbpArgs<double>& a) { return run<double>(a); }
+
+}  // namespace GLSK_ISA
+}  // namespace glsk

@@ -1,0 +1,172 @@
+"""The ``cpu`` backend: launchers that hand the compiled kernels (csrc/cpu) addresses, shapes and strides."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from glsk import _C, ops
+from glsk.geometry import decode
+
+
+def _threads() -> int:
+    return torch.get_num_threads()
+
+
+def _kernel(name: str, like: Tensor) -> Any:
+    return getattr(_C, f"{name}_{str(like.dtype).removeprefix('torch.')}")
+
+
+def _members(tensor: Tensor) -> tuple[Tensor, int]:
+    """The tensor with every member contiguous, and the stride between members (0 if they share one)."""
+    if not tensor[0].is_contiguous():
+        tensor = tensor.contiguous()
+    return tensor, 0 if tensor.shape[0] == 1 else tensor.stride(0)
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None or tensor.numel() == 0 else tensor.data_ptr()
+
+
+@ops.ibp_affine.implement("cpu")
+def ibp_affine(
+    lower: Tensor, upper: Tensor, weight: Tensor, bias: Tensor, geometry: list[int], relu: bool
+) -> tuple[Tensor, Tensor]:
+    members, samples = weight.shape[0], lower.shape[1]
+    (layer,) = decode(geometry)
+    out_lower = lower.new_empty(members, samples, layer.out_features)
+    out_upper = torch.empty_like(out_lower)
+    (weight, weight_stride), (bias, bias_stride) = _members(weight), _members(bias)
+    lower, upper, box_stride = _box(lower, upper)
+    _kernel("ibp", lower)(
+        members,
+        samples,
+        list(layer),
+        _address(weight),
+        weight_stride,
+        _address(bias),
+        bias_stride,
+        _address(lower),
+        _address(upper),
+        box_stride,
+        relu,
+        _address(out_lower),
+        _address(out_upper),
+        _threads(),
+    )
+    return out_lower, out_upper
+
+
+def _box(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor, int]:
+    (lower, stride), (upper, other) = _members(lower), _members(upper)
+    if stride != other:
+        lower, upper = lower.contiguous(), upper.contiguous()
+        stride = lower.stride(0)
+    return lower, upper, stride
+
+
+@ops.crown_pass.implement("cpu")
+def crown_pass(
+    x_L: Tensor,
+    x_U: Tensor,
+    weights: list[Tensor],
+    biases: list[Tensor],
+    lowers: list[Tensor],
+    uppers: list[Tensor],
+    C: Tensor | None,
+    known_lower: Tensor | None,
+    known_upper: Tensor | None,
+    geometry: list[int],
+    bound_upper: bool,
+) -> tuple[Tensor, Tensor]:
+    known = None if known_lower is None or known_upper is None else (known_lower, known_upper)
+    return _pass(x_L, x_U, weights, biases, lowers, uppers, C, known, geometry, bound_upper, hbox=False)
+
+
+@ops.hbox_pass.implement("cpu")
+def hbox_pass(
+    x_L: Tensor,
+    x_U: Tensor,
+    weights: list[Tensor],
+    lowers: list[Tensor],
+    uppers: list[Tensor],
+    C: Tensor | None,
+    geometry: list[int],
+) -> Tensor:
+    return _pass(x_L, x_U, weights, [None] * len(weights), lowers, uppers, C, None, geometry, False, hbox=True)[0]
+
+
+def _pass(
+    x_L: Tensor,
+    x_U: Tensor,
+    weights: list[Tensor],
+    biases: list[Tensor] | list[None],
+    lowers: list[Tensor],
+    uppers: list[Tensor],
+    C: Tensor | None,
+    known: tuple[Tensor, Tensor] | None,
+    geometry: list[int],
+    bound_upper: bool,
+    hbox: bool,
+) -> tuple[Tensor, Tensor]:
+    members, samples = weights[0].shape[0], x_L.shape[1]
+    rows = decode(geometry)[-1].out_features if C is None else C.shape[1]
+    lower = x_L.new_empty(members, samples, rows)
+    upper = x_L.new_empty(members, samples, rows) if bound_upper else x_L.new_empty(0)
+    x_L, x_U, box_stride = _box(x_L, x_U)
+    C = None if C is None else C.contiguous()
+    known_lower, known_upper = (None, None) if known is None else (known[0].contiguous(), known[1].contiguous())
+    kept: list[Any] = []  # tensors made here stay alive until the kernel is done
+    layers = []
+    for k, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        weight, weight_stride = _members(weight)
+        bias, bias_stride = (None, 0) if bias is None else _members(bias)
+        bounds = [t[k].contiguous() if k < len(t) else None for t in (lowers, uppers)]
+        kept += [weight, bias, *bounds]
+        layers.append((_address(weight), weight_stride, _address(bias), bias_stride, *map(_address, bounds)))
+    _kernel("pass", x_L)(
+        members,
+        samples,
+        list(geometry),
+        layers,
+        _address(x_L),
+        _address(x_U),
+        box_stride,
+        _address(C),
+        rows,
+        _address(known_lower),
+        _address(known_upper),
+        _address(lower),
+        _address(upper),
+        hbox,
+        _threads(),
+    )
+    return lower, upper
+
+
+@ops.relu_relaxation.implement("cpu")
+def relu_relaxation(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    lower, upper = lower.contiguous(), upper.contiguous()
+    slopes = [torch.empty_like(lower) for _ in range(3)]
+    _kernel("relu_relaxation", lower)(
+        _address(lower), _address(upper), lower.numel(), *map(_address, slopes), _threads()
+    )
+    return slopes[0], slopes[1], slopes[2]
+
+
+@ops.hbox_relu.implement("cpu")
+def hbox_relu(box_lower: Tensor, box_upper: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    given = [t.contiguous() for t in (box_lower, box_upper, lower, upper)]
+    out = torch.empty_like(given[0]), torch.empty_like(given[0])
+    _kernel("hbox_relu", lower)(*map(_address, given), lower.numel(), *map(_address, out), _threads())
+    return out
+
+
+@ops.robust_cross_entropy.implement("cpu")
+def robust_cross_entropy(margin_lower: Tensor) -> Tensor:
+    margin_lower = margin_lower.contiguous()
+    loss = margin_lower.new_empty(margin_lower.shape[0])
+    _kernel("robust_cross_entropy", margin_lower)(
+        _address(margin_lower), *margin_lower.shape, _address(loss), _threads()
+    )
+    return loss
