@@ -4,6 +4,7 @@ A backend is a module that, when imported, adds its implementations to the ops (
 """
 
 import importlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -42,9 +43,54 @@ def _cpu_missing() -> str | None:
     return None
 
 
+def _interpreting() -> bool:
+    """Whether Triton is told to run kernels, slowly, on the CPU."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def _triton_missing() -> str | None:
+    try:
+        importlib.import_module("triton")
+    except ImportError as error:
+        return f"Triton cannot be loaded ({error}); install it with `pip install triton` (Linux only)"
+    if _interpreting():
+        return None
+    if torch.version.cuda is None:
+        return "this PyTorch is built without CUDA; install a CUDA build of PyTorch (TRITON_INTERPRET=1 runs the kernels, slowly, on the CPU)"
+    if not torch.cuda.is_available():
+        return f"PyTorch sees no CUDA device; check nvidia-smi, and that the driver is new enough for CUDA {torch.version.cuda}"
+    major, minor = torch.cuda.get_device_capability()
+    if major < 8:
+        return f"the kernels need compute capability 8.0 (Ampere) or newer, this GPU has {major}.{minor}; use backend='reference'"
+    return None
+
+
+def _cuda_missing() -> str | None:
+    try:
+        extension = importlib.import_module("glsk._CUDA")
+    except ImportError as error:
+        return f"the CUDA part glsk._CUDA is not built ({error}); install glsk with nvcc present and GLSK_CUDA=1"
+    if torch.version.cuda is None:
+        return "this PyTorch is built without CUDA; install a CUDA build of PyTorch"
+    if reason := extension.why_unusable(0):
+        hints = {
+            "no kernel image": "build glsk with GLSK_CUDA_ARCHS set to this GPU's compute capability",
+            "driver version": "update the NVIDIA driver (nvidia-smi shows it), or build glsk with an older nvcc",
+        }
+        hint = next((text for words, text in hints.items() if words in reason), "check nvidia-smi and CUDA_VISIBLE_DEVICES")
+        return f"{reason}; {hint}"
+    if not torch.cuda.is_available():
+        return f"PyTorch sees no CUDA device; check that the driver is new enough for CUDA {torch.version.cuda}"
+    return None
+
+
 _BACKENDS = {
     "reference": Backend(None, lambda: None, ("cpu", "cuda", "mps", "xpu"), (torch.float32, torch.float64)),
     "cpu": Backend("glsk.cpu", _cpu_missing, ("cpu",), (torch.float32, torch.float64)),
+    "triton": Backend(
+        "glsk.kernels", _triton_missing, ("cuda", "cpu") if _interpreting() else ("cuda",), (torch.float32,)
+    ),
+    "cuda": Backend("glsk.cuda", _cuda_missing, ("cuda",), (torch.float32, torch.float64)),
 }
 _PREFERENCE = ("cuda", "triton", "cpu", "reference")
 
@@ -84,6 +130,7 @@ def resolve(name: str, device: torch.device, dtype: torch.dtype) -> str:
     name = validate(name)
     if name == "auto":
         serving = (n for n in _PREFERENCE if n in _BACKENDS and _serves(_BACKENDS[n], device, dtype))
+        serving = (n for n in serving if n != "triton" or device.type == "cuda")  # interpreted only when asked for
         name = next(n for n in serving if why_missing(n) is None)
     else:
         reason = why_missing(name)

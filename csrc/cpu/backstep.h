@@ -25,7 +25,8 @@ struct Window {
 inline Window inputs_of(const Geometry& g, Window out) {
   const int y0 = out.y0 * g.sh - g.ph, y1 = (out.y1 - 1) * g.sh - g.ph + g.kh;
   const int x0 = out.x0 * g.sw - g.pw, x1 = (out.x1 - 1) * g.sw - g.pw + g.kw;
-  return {y0 > 0 ? y0 : 0, y1 < g.h ? y1 : g.h, x0 > 0 ? x0 : 0, x1 < g.w ? x1 : g.w};
+  const auto within = [](int value, int size) { return value < 0 ? 0 : value < size ? value : size; };
+  return {within(y0, g.h), within(y1, g.h), within(x0, g.w), within(x1, g.w)};  // empty where all of it is padding
 }
 
 // How a unit's activation turns a coefficient a of its output into one of its input (paper, §2.2, Fig. 3): slope and
@@ -45,34 +46,46 @@ struct Constants {
   Vec<T> sum[SUMS][V];
 };
 
-template <class T, int V>
-GLSK_INLINE void pass_activation(const Unit<T>& unit, const Vec<T> (&a)[V], Vec<T> (&sum)[V], T* out) {
+// A block's vectors either hold rows of one sample (S = 1), or the same rows of S = V samples, a vector each: they then
+// share the weights, and differ in their activations and boxes.
+template <class T, int V, int S>
+GLSK_INLINE void pass_activation(const Unit<T>* const (&before)[2], int64_t unit, const Vec<T> (&a)[V],
+                                 Vec<T> (&sum)[V], T* out) {
 #pragma GCC unroll 2
   for (int v = 0; v < V; ++v) {
-    sum[v] += a[v] * by_sign<T>(a[v], unit.const_neg, unit.const_pos);
-    store<T>(out + v * LANES<T>, a[v] * by_sign<T>(a[v], unit.slope_neg, unit.slope_pos));
+    const Unit<T>& u = before[S == 1 ? 0 : v][unit];
+    sum[v] += a[v] * by_sign<T>(a[v], u.const_neg, u.const_pos);
+    store<T>(out + v * LANES<T>, a[v] * by_sign<T>(a[v], u.slope_neg, u.slope_pos));
   }
 }
 
-// box: lower and upper end of one input.
-template <class T, int V>
-GLSK_INLINE void meet_box(const T* box, const Vec<T> (&a)[V], Vec<T> (&sum)[V]) {
+template <class T, int V, int S>
+GLSK_INLINE void meet_box(const T* const (&box)[2], int64_t input, const Vec<T> (&a)[V], Vec<T> (&sum)[V]) {
 #pragma GCC unroll 2
-  for (int v = 0; v < V; ++v) sum[v] += a[v] * by_sign<T>(a[v], box[1], box[0]);
+  for (int v = 0; v < V; ++v) {
+    const T* ends = box[S == 1 ? 0 : v] + 2 * input;
+    sum[v] += a[v] * by_sign<T>(a[v], ends[1], ends[0]);
+  }
 }
+
+// The outputs that read one row (or column) of inputs: at kernel index k output o, at k + stride output o - 1, and so on.
+struct Reach {
+  int k, o;
+};
 
 // Everything one step reads, for any block of rows.
 template <class T>
 struct Step {
   Geometry g;
+  const Reach *rows, *cols;  // [h], [w]: divisions that no step should repeat
   const T* weight;         // packed as the step's kernel wants it
   bool dense;              // so many output units count that skipping the others costs more than it saves
   int words;               // 64-bit words of one pixel's alive bits
   const uint64_t* alive;   // [oh * ow][words] which output units some row can depend on
-  const Unit<T>* before;   // [cin * h * w] activation of the inputs; null for the first layer
+  const Unit<T>* before[2];  // a sample: [cin * h * w] activation of the inputs; null for the first layer
   const uint64_t* before_alive;
   int before_words;
-  const T* box;            // [cin * h * w][2] lower and upper end of the inputs, for the first layer
+  const T* box[2];         // a sample: [cin * h * w][2] lower and upper end of the inputs, for the first layer
 };
 
 // The positions of the set bits of every byte, in order.

@@ -38,7 +38,7 @@ GLSK_INLINE void accumulate(const Step<T>& s, const AliveList& list, const T* co
 }
 
 // coef: on the outputs in `out`; next: on the inputs in `in`, after their activation. FIRST: the inputs meet the box.
-template <class T, int V, int N, bool FIRST>
+template <class T, int V, int S, int N, bool FIRST>
 __attribute__((noinline)) void gather_n(const Step<T>& s, Window out, const T* coef, Window in, T* next, AliveList list,
                                         Constants<T, V>& constants) {
   constexpr int L = LANES<T>;
@@ -49,13 +49,9 @@ __attribute__((noinline)) void gather_n(const Step<T>& s, Window out, const T* c
   for (int y = in.y0; y < in.y1; ++y) {
     for (int x = in.x0; x < in.x1; ++x) {
       list.count = 0;
-      for (int ky = (y + g.ph) % g.sh; ky < g.kh && ky <= y + g.ph; ky += g.sh) {
-        const int oy = (y + g.ph - ky) / g.sh;
-        if (oy < out.y0) break;
+      for (int ky = s.rows[y].k, oy = s.rows[y].o; ky < g.kh && oy >= out.y0; ky += g.sh, --oy) {
         if (oy >= out.y1) continue;
-        for (int kx = (x + g.pw) % g.sw; kx < g.kw && kx <= x + g.pw; kx += g.sw) {
-          const int ox = (x + g.pw - kx) / g.sw;
-          if (ox < out.x0) break;
+        for (int kx = s.cols[x].k, ox = s.cols[x].o; kx < g.kw && ox >= out.x0; kx += g.sw, --ox) {
           if (ox >= out.x1) continue;
           const int at = (oy - out.y0) * out.width() + ox - out.x0;
           const int coef0 = at * g.cout * V * L, weight0 = (ky * g.kw + kx) * g.cout * pitch;
@@ -81,9 +77,9 @@ __attribute__((noinline)) void gather_n(const Step<T>& s, Window out, const T* c
           if (i < width) {
             const int64_t unit = (c0 + i) * pixels + pixel;
             if (FIRST)
-              meet_box<T, V>(s.box + 2 * unit, acc[i], sums.sum[i % SUMS]);
+              meet_box<T, V, S>(s.box, unit, acc[i], sums.sum[i % SUMS]);
             else
-              pass_activation<T, V>(s.before[unit], acc[i], sums.sum[i % SUMS], to + int64_t(i) * V * L);
+              pass_activation<T, V, S>(s.before, unit, acc[i], sums.sum[i % SUMS], to + int64_t(i) * V * L);
           }
         }
       }
@@ -92,14 +88,14 @@ __attribute__((noinline)) void gather_n(const Step<T>& s, Window out, const T* c
   constants = sums;
 }
 
-template <class T, int V, bool FIRST>
+template <class T, int V, int S, bool FIRST>
 void gather(const Step<T>& s, Window out, const T* coef, Window in, T* next, AliveList list,
             Constants<T, V>& constants) {
   switch (gather_block(s.g)) {
-    case 1: return gather_n<T, V, 1, FIRST>(s, out, coef, in, next, list, constants);
-    case 2: return gather_n<T, V, 2, FIRST>(s, out, coef, in, next, list, constants);
-    case 4: return gather_n<T, V, 4, FIRST>(s, out, coef, in, next, list, constants);
-    default: return gather_n<T, V, 8, FIRST>(s, out, coef, in, next, list, constants);
+    case 1: return gather_n<T, V, S, 1, FIRST>(s, out, coef, in, next, list, constants);
+    case 2: return gather_n<T, V, S, 2, FIRST>(s, out, coef, in, next, list, constants);
+    case 4: return gather_n<T, V, S, 4, FIRST>(s, out, coef, in, next, list, constants);
+    default: return gather_n<T, V, S, 8, FIRST>(s, out, coef, in, next, list, constants);
   }
 }
 

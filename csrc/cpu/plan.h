@@ -10,6 +10,7 @@ namespace glsk {
 namespace GLSK_ISA {
 
 constexpr int MAX_VECTORS = 2;
+constexpr int SAMPLES = 2;  // that a worker holds at a time
 
 inline int words_of(int channels) { return (channels + 63) / 64; }
 
@@ -29,28 +30,34 @@ struct Plan {
   int64_t* weights;      // [depth] offset of layer j's packed weights
   int64_t* units;        // [depth] offset of layer j's units, and of its alive words
   int64_t* alive;
+  int64_t* reach;        // of the reach of its input rows, then columns
   bool paired;           // both sides of all of the last layer's channels fit one vector
   int sides, pitch;      // pitch: packed first coefficients of one input unit
-  int64_t weights_size, units_size, alive_size, coef_size, row_size, list_size;
+  int64_t weights_size, units_size, alive_size, reach_size, coef_size, row_size, list_size;
 
   int last() const { return args.depth - 1; }
-  bool scattered(int j) const { return j == 0 && scatter_for<T, 1>(g[0]) != nullptr; }
+  bool scattered(int j) const { return j == 0 && scatter_for<T, 1, 1>(g[0]) != nullptr; }
 
   Plan(const PassArgs<T>& a, Geometry* g_, int64_t* offsets) : args(a), g(g_) {
     constexpr int L = LANES<T>;
     weights = offsets;
     units = offsets + a.depth;
     alive = offsets + 2 * a.depth;
+    reach = offsets + 3 * a.depth;
     sides = a.upper ? 2 : 1;
-    weights_size = units_size = alive_size = coef_size = row_size = list_size = 0;
+    paired = false;
+    pitch = 0;
+    weights_size = units_size = alive_size = reach_size = coef_size = row_size = list_size = 0;
     for (int j = 0; j < a.depth; ++j) {
       g[j] = as_convolution(a.layers[j].g, j ? &g[j - 1] : nullptr);
       weights[j] = weights_size;
       units[j] = units_size;
       alive[j] = alive_size;
+      reach[j] = reach_size;
       const int64_t pixels = int64_t(g[j].oh) * g[j].ow;
       units_size += pixels * g[j].cout + L;  // the last vector of units may overhang
       alive_size += pixels * words_of(g[j].cout);
+      reach_size += g[j].h + g[j].w;
       const int64_t taps = int64_t(g[j].kh) * g[j].kw;
       list_size = larger(list_size, AliveList::capacity(g[j]));
       if (j == a.depth - 1 && !a.C) {
@@ -70,6 +77,8 @@ struct Plan {
       w = {0, int(height < g[j].h ? height : g[j].h), 0, int(width < g[j].w ? width : g[j].w)};
     }
   }
+
+  static constexpr int OFFSETS = 4;  // a layer
 
   static int64_t larger(int64_t x, int64_t y) { return x > y ? x : y; }
 };

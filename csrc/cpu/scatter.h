@@ -9,9 +9,9 @@ namespace GLSK_ISA {
 
 // NB output pixels from ox on add to one row of one input channel; SOLE: they are all there are, so that the row starts
 // at zero and ends at the box without being stored. Weights as PyTorch has them, [cout][cin][kh][kw].
-template <class T, int V, int KW, int SW, int NB, bool SOLE>
+template <class T, int V, int S, int KW, int SW, int NB, bool SOLE>
 GLSK_INLINE void scatter_block(const Step<T>& s, const AliveList& list, const T* coef, const T* weight, T* row, int left,
-                               const T* box, Constants<T, V>& constants) {
+                               int64_t input, Constants<T, V>& constants) {
   constexpr int L = LANES<T>, N = (NB - 1) * SW + KW;
   const int64_t pixel = int64_t(s.g.cout) * V * L;
   Vec<T> acc[N][V];
@@ -41,13 +41,13 @@ GLSK_INLINE void scatter_block(const Step<T>& s, const AliveList& list, const T*
 #pragma GCC unroll 2
       for (int v = 0; v < V; ++v) store<T>(row + (i * V + v) * L, acc[i][v]);
     } else if (unsigned(left + i) < unsigned(s.g.w)) {
-      meet_box<T, V>(box + 2 * (left + i), acc[i], constants.sum[i % SUMS]);
+      meet_box<T, V, S>(s.box, input + left + i, acc[i], constants.sum[i % SUMS]);
     }
   }
 }
 
 // One row of inputs: y, all channels. taps: the output rows oy, and the kernel rows ky, that reach it.
-template <class T, int V, int KW, int SW>
+template <class T, int V, int S, int KW, int SW>
 struct ScatterRow {
   static constexpr int L = LANES<T>;
   // As many neighbours as the registers hold.
@@ -59,7 +59,7 @@ struct ScatterRow {
   int taps[16][2], count;
   T* row;         // [cin][span][V]
   int span;
-  const T* box;   // of the row
+  int64_t input;  // the row's first, in channel 0
   Constants<T, V> constants;
 
   GLSK_INLINE void find_alive(int ox, int neighbours) {
@@ -85,9 +85,9 @@ struct ScatterRow {
   GLSK_INLINE void block(int ox) {
     find_alive(ox, N);
     for (int ci = 0; ci < s.g.cin; ++ci)
-      scatter_block<T, V, KW, SW, N, SOLE>(s, list, coef, s.weight + int64_t(ci) * s.g.kh * KW,
+      scatter_block<T, V, S, KW, SW, N, SOLE>(s, list, coef, s.weight + int64_t(ci) * s.g.kh * KW,
                                            row + (int64_t(ci) * span + (ox - out.x0) * SW) * V * L, ox * SW - s.g.pw,
-                                           box + int64_t(2) * ci * s.g.h * s.g.w, constants);
+                                           input + int64_t(ci) * s.g.h * s.g.w, constants);
   }
 
   void run(int x0, int x1) {
@@ -107,26 +107,24 @@ struct ScatterRow {
         Vec<T> a[V];
 #pragma GCC unroll 2
         for (int v = 0; v < V; ++v) a[v] = load<T>(row + ((int64_t(ci) * span + x - left) * V + v) * L);
-        meet_box<T, V>(box + 2 * (int64_t(ci) * s.g.h * s.g.w + x), a, constants.sum[x % SUMS]);
+        meet_box<T, V, S>(s.box, input + int64_t(ci) * s.g.h * s.g.w + x, a, constants.sum[x % SUMS]);
       }
   }
 };
 
-template <class T, int V, int KW, int SW>
+template <class T, int V, int S, int KW, int SW>
 __attribute__((noinline)) void scatter(const Step<T>& s, Window out, const T* coef, Window in, T* row, AliveList list,
                                        Constants<T, V>& constants) {
   const Geometry& g = s.g;
-  ScatterRow<T, V, KW, SW> r = {s, out, coef, list, {}, 0, row, (out.width() - 1) * SW + KW, nullptr, constants};
+  ScatterRow<T, V, S, KW, SW> r = {s, out, coef, list, {}, 0, row, (out.width() - 1) * SW + KW, 0, constants};
   for (int y = in.y0; y < in.y1; ++y) {
     r.count = 0;
-    for (int ky = (y + g.ph) % g.sh; ky < g.kh && ky <= y + g.ph; ky += g.sh) {
-      const int oy = (y + g.ph - ky) / g.sh;
-      if (oy < out.y0) break;
+    for (int ky = s.rows[y].k, oy = s.rows[y].o; ky < g.kh && oy >= out.y0; ky += g.sh, --oy) {
       if (oy >= out.y1) continue;
       r.taps[r.count][0] = oy;
       r.taps[r.count++][1] = ky;
     }
-    r.box = s.box + int64_t(2) * y * g.w;
+    r.input = int64_t(y) * g.w;
     r.run(in.x0, in.x1);
   }
   constants = r.constants;
@@ -136,18 +134,18 @@ template <class T, int V>
 using Scatter = void (*)(const Step<T>&, Window, const T*, Window, T*, AliveList, Constants<T, V>&);
 
 // The kernel for a first layer of this shape; null where gathering serves it better.
-template <class T, int V>
+template <class T, int V, int S>
 Scatter<T, V> scatter_for(const Geometry& g) {
   if (g.cin > 4 || g.kh > 16) return nullptr;
   switch (g.kw * 10 + g.sw) {
-    case 31: return scatter<T, V, 3, 1>;
-    case 32: return scatter<T, V, 3, 2>;
-    case 41: return scatter<T, V, 4, 1>;
-    case 42: return scatter<T, V, 4, 2>;
-    case 51: return scatter<T, V, 5, 1>;
-    case 52: return scatter<T, V, 5, 2>;
-    case 71: return scatter<T, V, 7, 1>;
-    case 72: return scatter<T, V, 7, 2>;
+    case 31: return scatter<T, V, S, 3, 1>;
+    case 32: return scatter<T, V, S, 3, 2>;
+    case 41: return scatter<T, V, S, 4, 1>;
+    case 42: return scatter<T, V, S, 4, 2>;
+    case 51: return scatter<T, V, S, 5, 1>;
+    case 52: return scatter<T, V, S, 5, 2>;
+    case 71: return scatter<T, V, S, 7, 1>;
+    case 72: return scatter<T, V, S, 7, 2>;
     default: return nullptr;
   }
 }

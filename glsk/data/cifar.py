@@ -84,7 +84,7 @@ def _folder(folder: Path) -> Reader:
 
 def _archive(path: Path) -> Reader:
     """Reads the whole archive once; members are only ever read into memory, never unpacked to disk."""
-    wanted = {name: "" for name in (*_TRAIN, _TEST)}
+    wanted = (*_TRAIN, _TEST)
     contents: dict[str, bytes] = {}
     try:
         with tarfile.open(path) as archive:

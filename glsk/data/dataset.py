@@ -54,7 +54,7 @@ def images_to_tensor(images: np.ndarray, source: str) -> Tensor:
     if images.ndim != 4:
         raise DataError(f"{source}: images must be [N, H, W], [N, C, H, W] or [N, H, W, C], got {list(images.shape)}")
     if images.dtype == np.uint8:
-        return torch.from_numpy(np.ascontiguousarray(images)).float().div_(255.0)
+        return torch.from_numpy(np.array(images, dtype=np.float32, order="C")).div_(255.0)
     if not np.issubdtype(images.dtype, np.floating):
         raise DataError(f"{source}: images must be uint8, or floats in [0, 1], got {images.dtype}")
     x = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from torch import Tensor
+
 from glsk.data.dataset import Dataset, check_labels, images_to_tensor, labels_to_tensor
 from glsk.data.files import VARIABLE, download, find, roots
 from glsk.data.idx import read_idx
@@ -47,7 +49,7 @@ def _locate(stem: str, folders: list[Path]) -> Path:
     return download((f"{mirror}{stem}.gz" for mirror in _MIRRORS), f"{stem}.gz", _SHA256[stem], _ADVICE)
 
 
-def _read(images_path: Path, labels_path: Path):  # type: ignore[no-untyped-def]
+def _read(images_path: Path, labels_path: Path) -> tuple[Tensor, Tensor]:
     images = read_idx(images_path, 3)
     if images.shape[1:] != (28, 28):
         raise DataError(f"{images_path}: images of {images.shape[1]}x{images.shape[2]} pixels, MNIST has 28x28")

@@ -16,6 +16,8 @@ from glsk import backends
 
 Function = Callable[..., Any]
 
+LIBRARY = torch.library.Library("glsk", "DEF")
+
 
 class Op:
     """A ``torch.library`` operator of the namespace ``glsk``; call it like a function, ``backend=`` last.
@@ -29,9 +31,12 @@ class Op:
     def __init__(self, name: str, schema: str, reference: Function, fake: Function) -> None:
         self.name, self.reference = name, reference
         self._implementations: dict[str, Function] = {"reference": reference}
-        self._library = torch.library.custom_op(f"glsk::{name}", self._dispatch, mutates_args=(), schema=schema)
-        self._library.register_fake(lambda *args: fake(*args[:-1]))
-        self._library.register_autograd(self._backward, setup_context=_save)
+        # Not torch.library.custom_op: its checks of every call cost more than a small kernel.
+        LIBRARY.define(name + schema)
+        LIBRARY.impl(name, self._dispatch, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"glsk::{name}", lambda *args: fake(*args[:-1]), lib=LIBRARY)
+        torch.library.register_autograd(f"glsk::{name}", self._backward, setup_context=_save, lib=LIBRARY)
+        self._overload = getattr(torch.ops.glsk, name).default
         self.__doc__ = reference.__doc__
 
     def implement(self, backend: str) -> Callable[[Function], Function]:
@@ -44,11 +49,11 @@ class Op:
         return register
 
     def __call__(self, *args: Any, backend: str = "auto") -> Any:
-        return self._library(*args, backend)
+        return self._overload(*args, backend)
 
     def _dispatch(self, *args: Any) -> Any:
         *operands, backend = args
-        first = next(leaf for leaf in tree_leaves(operands) if isinstance(leaf, Tensor))
+        first = operands[0]  # every op's first argument is a tensor; the others are on its device
         chosen = backends.resolve(backend, first.device, first.dtype)
         result = self._implementations.get(chosen, self.reference)(*operands)
         return tree_map_only(Tensor, Tensor.contiguous, result)  # the strides that the fake promises

@@ -1,0 +1,56 @@
+"""Each op on CNN3's layers, every backend of this machine side by side: ``pytest bench/test_ops.py``."""
+
+from collections.abc import Callable
+from functools import cache
+
+import pytest
+from torch import Tensor
+
+import glsk
+from bench.workloads import workload
+from glsk import ops
+from glsk.geometry import encode
+
+MEMBERS, SAMPLES = 8, 64
+BACKENDS = [name for name in ("reference", "cpu") if glsk.backends.why_missing(name) is None]
+
+
+@cache
+def arguments(op: str) -> tuple[object, ...]:
+    case = workload("cnn3", MEMBERS, SAMPLES)
+    bounded = glsk.BoundedModule(case.net, (1, 28, 28))
+    hidden = bounded.intermediate_bounds(x_L=case.x_L, x_U=case.x_U, params=case.params)
+    population = glsk.population.assemble(bounded.chain, case.params)
+    layers, weights, biases = bounded.chain.geometry, list(population.weights), list(population.biases)
+    lowers, uppers = ([bounds[end] for bounds in hidden.values()] for end in (0, 1))
+    box: tuple[Tensor, Tensor] = case.x_L.flatten(1)[None], case.x_U.flatten(1)[None]
+    first = weights[:2], biases[:2], lowers[:1], uppers[:1]
+    return {
+        "ibp_affine": (lowers[0], uppers[0], weights[1], biases[1], list(layers[1]), True),
+        "crown_pass-layer": (*box, *first, None, None, None, encode(layers[:2]), True),
+        "crown_pass-margins": (*box, weights, biases, lowers, uppers, case.C, None, None, encode(layers), False),
+        "hbox_pass": (*box, weights[:2], lowers[:1], uppers[:1], None, encode(layers[:2])),
+        "hbox_relu": (lowers[0], uppers[0], lowers[0], uppers[0]),
+        "relu_relaxation": (lowers[0], uppers[0]),
+        "robust_cross_entropy": (case.C[..., 0].expand(MEMBERS, -1, -1).contiguous(),),
+    }[op]
+
+
+NAMES = (
+    "ibp_affine", "crown_pass-layer", "crown_pass-margins", "hbox_pass", "hbox_relu", "relu_relaxation",
+    "robust_cross_entropy",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", NAMES)
+def test_op(benchmark: Callable, per_pair: Callable, name: str, backend: str) -> None:
+    benchmark.group = name
+    op = getattr(ops, name.split("-")[0])
+    given = arguments(name)
+    benchmark.pedantic(lambda: op(*given, backend=backend), rounds=5, warmup_rounds=1)
+    per_pair(MEMBERS * SAMPLES)
+
+
+def test_every_op_is_measured() -> None:
+    assert {name.split("-")[0] for name in NAMES} == {op.name for op in ops.ALL}

@@ -1,0 +1,177 @@
+// What one thread holds: a member's packed weights, and for up to SAMPLES samples the box, and the activation of every
+// layer before the rows'.
+#pragma once
+
+#include "cpu/plan.h"
+
+namespace glsk {
+namespace GLSK_ISA {
+
+template <class T>
+class Scratch {
+ public:
+  static int64_t bytes(const Plan<T>& plan) {
+    return Arena::size<T>(plan.weights_size) + SAMPLES * Arena::size<Unit<T>>(plan.units_size) +
+           SAMPLES * Arena::size<T>(2 * plan.g[0].inputs()) + Arena::size<uint64_t>(plan.alive_size) +
+           Arena::size<Reach>(plan.reach_size) + 2 * Arena::size<T>(plan.coef_size) + Arena::size<T>(plan.row_size) +
+           2 * Arena::size<int>(plan.list_size) + Arena::size<bool>(plan.args.depth) +
+           Arena::size<int>(plan.g[plan.last()].cout);
+  }
+
+  Scratch(const Plan<T>& plan_, char* memory) : plan(plan_), a(plan_.args) {
+    Arena arena{memory};
+    weights = arena.take<T>(plan.weights_size);
+    for (int s = 0; s < SAMPLES; ++s) {
+      units[s] = arena.take<Unit<T>>(plan.units_size);
+      box[s] = arena.take<T>(2 * plan.g[0].inputs());
+    }
+    alive = arena.take<uint64_t>(plan.alive_size);
+    reach = arena.take<Reach>(plan.reach_size);
+    coef[0] = arena.take<T>(plan.coef_size);
+    coef[1] = arena.take<T>(plan.coef_size);
+    row = arena.take<T>(plan.row_size);
+    list = {arena.take<int>(plan.list_size), arena.take<int>(plan.list_size), 0};
+    dense = arena.take<bool>(a.depth);
+    channels = arena.take<int>(plan.g[plan.last()].cout);
+    for (int j = 0; j < a.depth; ++j) {
+      const Geometry& g = plan.g[j];
+      Reach* to = reach + plan.reach[j];
+      for (int y = 0; y < g.h; ++y) *to++ = {(y + g.ph) % g.sh, (y + g.ph) / g.sh};
+      for (int x = 0; x < g.w; ++x) *to++ = {(x + g.pw) % g.sw, (x + g.pw) / g.sw};
+    }
+  }
+
+  void load_member(int64_t p) {
+    for (int j = 0; j <= plan.last(); ++j) {
+      const T* from = a.layers[j].weight + p * a.layers[j].weight_stride;
+      if (j == plan.last() && !a.C)
+        pack_first(plan.g[j], from, weights + plan.weights[j]);
+      else if (!plan.scattered(j))
+        pack_gather(plan.g[j], from, weights + plan.weights[j]);
+    }
+  }
+
+  // Samples b..b+count of member p.
+  void load_samples(int64_t p, int64_t b, int count) {
+    memset(alive, 0, sizeof(uint64_t) * plan.alive_size);
+    for (int j = 0; j < plan.last(); ++j) {
+      int64_t living = 0;
+      for (int s = 0; s < count; ++s) living += load_units(j, p, b + s, units[s] + plan.units[j]);
+      dense[j] = 4 * living >= int64_t(3) * count * plan.g[j].outputs();
+    }
+    dense[plan.last()] = true;  // of a specification: every output may stand in a row
+    const int64_t n = plan.g[0].inputs();
+    for (int s = 0; s < count; ++s) {
+      const int64_t at = p * a.box_stride + (b + s) * n;
+      for (int64_t i = 0; i < n; ++i) {
+        const T lower = a.x_lower[at + i], upper = a.x_upper[at + i], radius = (upper - lower) / 2;
+        box[s][2 * i] = a.hbox ? -radius : lower;
+        box[s][2 * i + 1] = a.hbox ? radius : upper;
+      }
+    }
+  }
+
+ protected:
+  static constexpr int L = LANES<T>;
+  const Plan<T>& plan;
+  const PassArgs<T>& a;
+  T *weights, *box[SAMPLES], *coef[2], *row;
+  Unit<T>* units[SAMPLES];
+  uint64_t* alive;  // by any of the samples held
+  Reach* reach;
+  bool* dense;
+  int* channels;    // those of the last layer still to bound, at one position
+  AliveList list;
+
+  T bias(int j, int64_t p, int channel) const {
+    const Layer<T>& layer = a.layers[j];
+    return layer.bias && !a.hbox ? layer.bias[p * layer.bias_stride + channel] : T(0);
+  }
+
+ private:
+  // [ky][kx][cin][pitch]: the first coefficients of a channel's rows, on each input unit; with both signs if paired.
+  void pack_first(const Geometry& g, const T* w, T* to) {
+    for (int ky = 0; ky < g.kh; ++ky)
+      for (int kx = 0; kx < g.kw; ++kx)
+        for (int c = 0; c < g.cin; ++c, to += plan.pitch) {
+          memset(to, 0, sizeof(T) * plan.pitch);
+          for (int o = 0; o < g.cout; ++o) {
+            to[o] = w[((int64_t(o) * g.cin + c) * g.kh + ky) * g.kw + kx];
+            if (plan.paired && plan.sides == 2) to[g.cout + o] = -to[o];
+          }
+        }
+  }
+
+  void pack_gather(const Geometry& g, const T* w, T* to) {
+    const int wide = gather_pitch(g);
+    for (int ky = 0; ky < g.kh; ++ky)
+      for (int kx = 0; kx < g.kw; ++kx)
+        for (int o = 0; o < g.cout; ++o, to += wide)
+          for (int c = 0; c < wide; ++c)
+            to[c] = c < g.cin ? w[((int64_t(o) * g.cin + c) * g.kh + ky) * g.kw + kx] : T(0);
+  }
+
+  // The activation that follows layer j, with j's bias folded into its constants. Marks the units that rows can depend
+  // on, and returns how many they are.
+  int64_t load_units(int j, int64_t p, int64_t b, Unit<T>* units) {
+    const Geometry& g = plan.g[j];
+    const int64_t pixels = int64_t(g.oh) * g.ow, at = (p * a.samples + b) * g.outputs();
+    const int words = words_of(g.cout);
+    int64_t living = 0;
+    for (int c = 0; c < g.cout; ++c) {
+      const T shift = bias(j, p, c);
+      Unit<T>* to = units + c * pixels;
+      uint64_t* bits = alive + plan.alive[j] + c / 64;
+      for (int64_t i = 0; i < pixels; i += L) {
+        const int count = pixels - i < L ? int(pixels - i) : L;
+        int32_t kept[L];
+        if (g.relu)
+          relaxation(a.layers[j].lower + at + c * pixels + i, a.layers[j].upper + at + c * pixels + i, count, shift,
+                     &to[i].slope_pos, kept);
+        else
+          for (int k = 0; k < count; ++k) to[i + k] = {T(kept[k] = 1), 1, shift, shift};
+        if (words == 1 && count == L) {  // the common case, in a form that vectorises
+          for (int k = 0; k < L; ++k) bits[i + k] |= uint64_t(uint32_t(kept[k])) << c;
+        } else {
+          for (int k = 0; k < count; ++k) bits[(i + k) * words] |= uint64_t(uint32_t(kept[k])) << (c % 64);
+        }
+        for (int k = 0; k < count; ++k) living += kept[k];
+      }
+    }
+    return living;
+  }
+
+  // LANES units from their bounds; kept: 0 where no row can depend on the unit. `to` has room for whole vectors.
+  GLSK_INLINE void relaxation(const T* lower, const T* upper, int count, T shift, T* to,
+                              int32_t (&kept)[L]) {
+    const Vec<T> zero = {}, one = broadcast<T>(1);
+    Vec<T> l = zero, u = zero;
+    if (count == L) {
+      l = load<T>(lower);
+      u = load<T>(upper);
+    } else {
+      memcpy(&l, lower, sizeof(T) * count);
+      memcpy(&u, upper, sizeof(T) * count);
+    }
+    Vec<T> neg, pos, constant;  // of an unstable unit; NaN bounds make it one, and stay NaN
+    if (a.hbox) {
+      neg = pos = constant = zero;
+    } else {
+      neg = u / (u - l);
+      pos = u <= -l ? zero : one;
+      constant = neg * (shift - l);
+    }
+    neg = u <= 0 ? zero : neg;
+    pos = u <= 0 ? zero : pos;
+    constant = u <= 0 ? zero : constant;
+    neg = l >= 0 ? one : neg;
+    pos = l >= 0 ? one : pos;
+    constant = l >= 0 ? broadcast<T>(shift) : constant;
+    const Mask<T> some = (neg != 0) & 1;
+    for (int k = 0; k < L; ++k) kept[k] = int32_t(some[k]);
+    store_interleaved<T>(pos, neg, pos * shift, constant, to);
+  }
+};
+
+}  // namespace GLSK_ISA
+}  // namespace glsk

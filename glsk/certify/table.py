@@ -1,0 +1,25 @@
+"""Evaluations as a table."""
+
+from collections.abc import Mapping
+
+from rich.table import Table
+
+from glsk.certify.evaluate import Evaluation
+
+
+def evaluation_table(rows: Mapping[str, Evaluation], title: str = "") -> Table:
+    """Accuracies in percent, one row an evaluation, one column a certification method.
+
+    Args:
+        rows: what to call each evaluation -> the evaluation.
+        title: printed above.
+    """
+    table = Table(title=title or None)
+    table.add_column("")
+    methods = list(dict.fromkeys(method for row in rows.values() for method in row.certified))
+    for column in ("natural", "adversarial", *(f"certified\nby {method}" for method in methods)):
+        table.add_column(column, justify="right")
+    for name, row in rows.items():
+        certified = [f"{100 * row.certified[m]:.2f}" if m in row.certified else "" for m in methods]
+        table.add_row(name, f"{100 * row.natural:.2f}", f"{100 * row.adversarial:.2f}", *certified)
+    return table

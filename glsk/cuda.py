@@ -1,0 +1,264 @@
+"""The ``cuda`` backend: launchers that hand the kernels of csrc/cuda addresses, shapes and strides of device tensors.
+
+Launches go to the current stream of the tensors' device and never wait for it, so a call can be captured in a CUDA graph.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from glsk import _CUDA, backends, ops
+from glsk.geometry import Geometry, decode
+
+View = tuple[int, int, int]
+"""Address, member stride and sample stride in elements; a stride of 0 repeats one slice."""
+
+_NULL: View = (0, 0, 0)
+
+TRITON_FROM = 4_000_000
+"""Multiply-adds of a pass for one (member, sample), one-sided, from which Triton's kernels, made for big layers, are
+preferred to the general CUDA kernel."""
+
+
+def _where(tensor: Tensor) -> tuple[int, int]:
+    """Device index and stream handle."""
+    return tensor.get_device(), torch.cuda.current_stream(tensor.device).cuda_stream
+
+
+def _agree(tensors: Iterable[Tensor | None]) -> None:
+    """Raises ValueError unless all tensors share a device and a dtype: a kernel would read wild addresses."""
+    first: Tensor | None = None
+    for tensor in tensors:
+        if tensor is None:
+            continue
+        first = tensor if first is None else first
+        if tensor.device != first.device or tensor.dtype != first.dtype:
+            raise ValueError(
+                f"tensors of one call must agree: {first.dtype} on {first.device} and {tensor.dtype} on {tensor.device}"
+            )
+
+
+class _Views:
+    """Turns tensors into views for the kernels, and keeps alive the copies it had to make."""
+
+    def __init__(self) -> None:
+        self.copies: list[Tensor] = []
+
+    def __call__(self, tensor: Tensor | None) -> View:
+        """[P or 1, B or 1, n], or None or an empty tensor for none."""
+        if tensor is None or tensor.numel() == 0:
+            return _NULL
+        if tensor.stride(2) != 1 and tensor.shape[2] > 1:
+            tensor = self._copy(tensor)
+        member, sample = (0 if size == 1 else step for size, step in zip(tensor.shape[:2], tensor.stride(), strict=False))
+        return tensor.data_ptr(), member, sample
+
+    def weights(self, tensor: Tensor | None) -> tuple[int, int]:
+        """[P, ...] whose members are contiguous: address and member stride."""
+        if tensor is None:
+            return 0, 0
+        if not tensor[0].is_contiguous():
+            tensor = self._copy(tensor)
+        return tensor.data_ptr(), 0 if tensor.shape[0] == 1 else tensor.stride(0)
+
+    def _copy(self, tensor: Tensor) -> Tensor:
+        self.copies.append(tensor.contiguous())
+        return self.copies[-1]
+
+
+def _empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+    """Device memory; running out of it says what to do."""
+    try:
+        return like.new_empty(shape, dtype=dtype)
+    except torch.cuda.OutOfMemoryError as error:
+        error.add_note(f"glsk: no room for {list(shape)} on {like.device}; give compute_bounds a smaller memory_limit")
+        raise
+
+
+@ops.crown_pass.implement("cuda")
+def crown_pass(
+    x_L: Tensor,
+    x_U: Tensor,
+    weights: list[Tensor],
+    biases: list[Tensor],
+    lowers: list[Tensor],
+    uppers: list[Tensor],
+    C: Tensor | None,
+    known_lower: Tensor | None,
+    known_upper: Tensor | None,
+    geometry: list[int],
+    bound_upper: bool,
+) -> tuple[Tensor, Tensor]:
+    known = (known_lower, known_upper)
+    _agree([x_L, x_U, *weights, *biases, *lowers, *uppers, C, *known])
+    if len(weights) == 1 and C is None and None in known:
+        lower, upper = ibp_affine(x_L, x_U, weights[0], biases[0], geometry, False)  # one layer: the same bounds
+        return lower, upper if bound_upper else x_L.new_empty(0)
+    if len(weights) > _CUDA.max_layers:
+        return ops.crown_pass.reference(x_L, x_U, weights, biases, lowers, uppers, C, *known, geometry, bound_upper)
+    found = _pass(x_L, x_U, weights, biases, lowers, uppers, C, known, geometry, 1 + bound_upper, hbox=False)
+    if found is None:
+        return ops.crown_pass(
+            x_L, x_U, weights, biases, lowers, uppers, C, *known, geometry, bound_upper, backend="triton"
+        )
+    return found
+
+
+@ops.hbox_pass.implement("cuda")
+def hbox_pass(
+    x_L: Tensor,
+    x_U: Tensor,
+    weights: list[Tensor],
+    lowers: list[Tensor],
+    uppers: list[Tensor],
+    C: Tensor | None,
+    geometry: list[int],
+) -> Tensor:
+    _agree([x_L, x_U, *weights, *lowers, *uppers, C])
+    if len(weights) == 1 and C is None:
+        radius = (x_U - x_L) / 2
+        no_bias = radius.new_zeros(1, decode(geometry)[0].out_channels)
+        return ibp_affine(-radius, radius, weights[0], no_bias, geometry, False)[1]  # centre 0, radius |W| r
+    if len(weights) > _CUDA.max_layers:
+        return ops.hbox_pass.reference(x_L, x_U, weights, lowers, uppers, C, geometry)
+    no_biases: list[Tensor | None] = [None] * len(weights)
+    found = _pass(x_L, x_U, weights, no_biases, lowers, uppers, C, (None, None), geometry, 1, hbox=True)
+    if found is None:
+        return ops.hbox_pass(x_L, x_U, weights, lowers, uppers, C, geometry, backend="triton")
+    return found[0]
+
+
+def _pass(
+    x_L: Tensor,
+    x_U: Tensor,
+    weights: list[Tensor],
+    biases: "list[Tensor] | list[Tensor | None]",
+    lowers: list[Tensor],
+    uppers: list[Tensor],
+    C: Tensor | None,
+    known: tuple[Tensor | None, Tensor | None],
+    geometry: list[int],
+    signs: int,
+    hbox: bool,
+    variant: str = "",
+) -> tuple[Tensor, Tensor] | None:
+    """Launch a pass, by the named kernel or the best one; None leaves it to Triton."""
+    layers = decode(geometry)
+    members, samples = weights[0].shape[0], x_L.shape[1]
+    rows = layers[-1].out_features if C is None else C.shape[1]
+    lower = _empty(x_L, members, samples, rows)
+    upper = _empty(x_L, members, samples, rows) if signs == 2 else _empty(x_L, 0)
+    if lower.numel() == 0:
+        return lower, upper
+    view = _Views()
+    arguments = _CUDA.Pass(
+        members=members,
+        samples=samples,
+        rows=rows,
+        signs=signs,
+        hbox=hbox,
+        is_double=x_L.dtype == torch.float64,
+        geometry=list(geometry),
+        weights=[view.weights(weight) for weight in weights],
+        biases=[view.weights(bias) for bias in biases],
+        lowers=[view(bound) for bound in lowers],
+        uppers=[view(bound) for bound in uppers],
+        x_lower=view(x_L),
+        x_upper=view(x_U),
+        C=_NULL if C is None else view(C.transpose(0, 1)),  # rows in the place of members
+        known_lower=_NULL if None in known else view(known[0]),
+        known_upper=_NULL if None in known else view(known[1]),
+        lower=lower.data_ptr(),
+        upper=upper.data_ptr(),
+    )
+    device, stream = _where(x_L)
+    if not variant:
+        variant = _CUDA.select_pass(device, arguments)
+        if variant == "general" and _for_triton(layers, rows, C is not None, x_L):
+            return None
+    workspaces: list[Tensor] = []
+
+    def allocate(size: int) -> int:
+        workspaces.append(_empty(x_L, size, dtype=torch.uint8))
+        return workspaces[-1].data_ptr()
+
+    _CUDA.run_pass(device, stream, arguments, variant, allocate)
+    return lower, upper
+
+
+def _for_triton(layers: list[Geometry], rows: int, spec: bool, like: Tensor) -> bool:
+    """Whether Triton is there and serves this pass, which no CUDA kernel is made for, better than the general one."""
+    if backends.why_missing("triton") is not None or like.dtype != torch.float32:
+        return False
+    below = layers if spec else layers[:-1]  # the rows of an identity are the last layer's weights
+    taps = sum(layer.out_features * layer.in_channels * layer.kernel_height * layer.kernel_width for layer in below)
+    return rows * taps >= TRITON_FROM
+
+
+@ops.ibp_affine.implement("cuda")
+def ibp_affine(
+    lower: Tensor, upper: Tensor, weight: Tensor, bias: Tensor, geometry: list[int], relu: bool
+) -> tuple[Tensor, Tensor]:
+    _agree([lower, upper, weight, bias])
+    (layer,) = decode(geometry)
+    members, samples = weight.shape[0], lower.shape[1]
+    out = tuple(_empty(lower, members, samples, layer.out_features) for _ in range(2))
+    if out[0].numel():
+        view = _Views()
+        _CUDA.run_ibp(
+            *_where(lower),
+            lower.dtype == torch.float64,
+            members,
+            samples,
+            list(geometry),
+            relu,
+            view.weights(weight),
+            view.weights(bias),
+            view(lower),
+            view(upper),
+            *(t.data_ptr() for t in out),
+        )
+    return out[0], out[1]
+
+
+@ops.relu_relaxation.implement("cuda")
+def relu_relaxation(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    _agree([lower, upper])
+    lines = _elementwise(_CUDA.run_relu_relaxation, lower, upper, outputs=3)
+    return lines[0], lines[1], lines[2]
+
+
+@ops.hbox_relu.implement("cuda")
+def hbox_relu(box_lower: Tensor, box_upper: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    _agree([box_lower, box_upper, lower, upper])
+    box = _elementwise(_CUDA.run_hbox_relu, box_lower, box_upper, lower, upper, outputs=2)
+    return box[0], box[1]
+
+
+def _elementwise(launch: Any, *given: Tensor, outputs: int) -> list[Tensor]:
+    """Tensors of one shape in, ``outputs`` contiguous ones out."""
+    given = tuple(t.contiguous() for t in torch.broadcast_tensors(*given))
+    made = [_empty(given[0], *given[0].shape) for _ in range(outputs)]
+    if given[0].numel():
+        addresses = [t.data_ptr() for t in (*given, *made)]
+        launch(*_where(given[0]), given[0].dtype == torch.float64, given[0].numel(), addresses)
+    return made
+
+
+@ops.robust_cross_entropy.implement("cuda")
+def robust_cross_entropy(margin_lower: Tensor) -> Tensor:
+    members, samples, rows = margin_lower.shape
+    loss = _empty(margin_lower, members)
+    view = _Views()
+    _CUDA.run_robust_cross_entropy(
+        *_where(margin_lower),
+        margin_lower.dtype == torch.float64,
+        members,
+        samples,
+        rows,
+        view(margin_lower),
+        loss.data_ptr(),
+    )
+    return loss

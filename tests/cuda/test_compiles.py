@@ -1,0 +1,161 @@
+"""Every CUDA kernel compiles for sm_80 and sm_90, spills no register, and the hot ones are made of what they should be.
+
+No GPU is needed, only nvcc; the disassembly also needs cuobjdump, which CUDA's toolkit and Triton's package have.
+"""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
+ARCHS = ("80", "90")
+REGISTERS = 65536  # of a multiprocessor, both architectures
+
+# Kernel name -> (threads a block, blocks that a multiprocessor must be able to hold by its registers). The first that
+# is found in the mangled name counts.
+OCCUPANCY = {
+    "patch_kernelILi4ELi2ELi5ELb0": (128, 2),
+    "patch_kernel": (128, 3),
+    "margins_kernel": (128, 2),
+    "general_kernelIf": (128, 3),
+    "general_kernelId": (128, 2),
+    "conv_kernelIf": (128, 5),
+    "conv_kernelId": (128, 3),
+    "linear_kernel": (64, 6),
+    "relaxation_kernel": (256, 4),
+    "hbox_kernel": (256, 4),
+    "loss_kernel": (256, 4),
+    "probe_kernel": (1, 1),
+}
+
+
+@dataclass
+class Kernel:
+    """What ptxas says about one kernel on one architecture."""
+
+    arch: str
+    name: str
+    registers: int
+    stack: int
+    spilled: int
+
+
+def nvcc() -> str | None:
+    return shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
+
+
+def cuobjdump() -> str | None:
+    spec = importlib.util.find_spec("triton")
+    packaged = Path(spec.origin).parent / "backends" / "nvidia" / "bin" / "cuobjdump" if spec and spec.origin else None
+    candidates = ["cuobjdump", "/usr/local/cuda/bin/cuobjdump", str(packaged)]
+    return next((path for name in candidates if (path := shutil.which(name))), None)
+
+
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, str]]:
+    """Source name -> its object, and what ptxas reported."""
+    compiler = nvcc()
+    if compiler is None:
+        pytest.skip("nvcc is not there")
+    folder = tmp_path_factory.mktemp("cuda")
+    targets = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in ARCHS]
+
+    def compile_one(source: Path) -> tuple[str, tuple[Path, str]]:
+        made = folder / f"{source.stem}.o"
+        command = [compiler, "-std=c++17", "-O3", "-Xptxas=-v", f"-I{ROOT / 'csrc'}", *targets, "-c", source, "-o", made]
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return source.stem, (made, done.stderr)
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(pool.map(compile_one, SOURCES))
+
+
+@pytest.fixture(scope="module")
+def kernels(objects: dict[str, tuple[Path, str]]) -> list[Kernel]:
+    pattern = re.compile(
+        r"Compiling entry function '(?P<name>\w+)' for 'sm_(?P<arch>\d+)'.*?"
+        r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads.*?"
+        r"Used (?P<registers>\d+) registers",
+        re.DOTALL,
+    )
+    found = [
+        Kernel(m["arch"], m["name"], int(m["registers"]), int(m["stack"]), int(m["stores"]) + int(m["loads"]))
+        for _, report in objects.values()
+        for m in pattern.finditer(report)
+    ]
+    assert len(found) == len(ARCHS) * sum(report.count("Compiling entry") for _, report in objects.values()) / len(ARCHS)
+    return found
+
+
+def test_every_kernel_is_known(kernels: list[Kernel]) -> None:
+    assert {kernel.arch for kernel in kernels} == set(ARCHS)
+    for part in OCCUPANCY:
+        assert any(part in kernel.name for kernel in kernels), part
+    for kernel in kernels:
+        assert any(part in kernel.name for part in OCCUPANCY), kernel.name
+
+
+def test_nothing_spills(kernels: list[Kernel]) -> None:
+    for kernel in kernels:
+        assert kernel.spilled == 0, kernel
+        assert kernel.stack == 0, kernel  # an array indexed at run time would live there
+
+
+def test_enough_blocks_fit_a_multiprocessor(kernels: list[Kernel]) -> None:
+    """Registers are handed out a warp at a time, in units of 256, on four partitions of 16384."""
+    for kernel in kernels:
+        threads, blocks = next(limit for part, limit in OCCUPANCY.items() if part in kernel.name)
+        a_warp = -(-kernel.registers * 32 // 256) * 256
+        warps = 4 * (REGISTERS // 4 // a_warp)
+        assert warps // -(-threads // 32) >= blocks, kernel
+
+
+def loops(sass: str, name: str) -> list[Counter[str]]:
+    """The instructions of every loop of a kernel, by opcode with its width: ``LDS.128``."""
+    function = next(part for part in sass.split("Function : ")[1:] if name in part.split("\n", 1)[0])
+    lines = re.findall(r"^\s+/\*([0-9a-f]{4,5})\*/\s+(?:@!?U?P\w+\s+)?([^;]*);", function, re.MULTILINE)
+    at = {int(address, 16): i for i, (address, _) in enumerate(lines)}
+    found = []
+    for i, (address, text) in enumerate(lines):
+        branch = re.match(r"BRA\S*\s.*?0x([0-9a-f]+)", text)
+        if branch and int(branch[1], 16) < int(address, 16):
+            opcodes = (text.split()[0] for _, text in lines[at[int(branch[1], 16)] : i + 1])
+            found.append(Counter(re.sub(r"^(LDS(?:\.U)?)(?:\.(64|128))?.*", r"LDS.\2", code).split(" ")[0] for code in opcodes))
+    return found
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize(
+    ("source", "name", "least", "share"),
+    [
+        # 16 taps x 25 multiply-adds and 16 constants a hidden channel
+        ("pass_patch", "patch_kernelILi4ELi2ELi5ELb1", 416, 0.78),
+        # step 2: 4 pixels x 4 channels x 9 lanes an output channel; step 3: 100 taps x 3 lanes a hidden channel
+        ("pass_margins", "margins_kernel", 144, 0.78),
+        ("pass_margins", "margins_kernel", 300, 0.70),
+    ],
+)
+def test_hot_loops(
+    objects: dict[str, tuple[Path, str]], arch: str, source: str, name: str, least: int, share: float
+) -> None:
+    """Most of a hot loop is fused multiply-adds; it reads weights 16 bytes at a time and touches no local memory."""
+    tool = cuobjdump()
+    if tool is None:
+        pytest.skip("cuobjdump is not there")
+    command = [tool, "--dump-sass", "--gpu-architecture", f"sm_{arch}", str(objects[source][0])]
+    sass = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    innermost = [loop for loop in loops(sass, name) if least <= loop["FFMA"] < 1.1 * least]
+    assert innermost, [loop["FFMA"] for loop in loops(sass, name)]
+    best = max(innermost, key=lambda loop: loop["FFMA"] / loop.total())
+    assert best["FFMA"] / best.total() >= share, best
+    assert best["LDS.128"] > 0, best
+    assert not any(code.startswith(("LDL", "STL", "LDG")) for code in best), best

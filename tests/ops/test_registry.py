@@ -1,0 +1,204 @@
+"""Every op as PyTorch sees it: schema, fake implementation, gradients and compilation, for every backend.
+
+``samples`` gives each op small arguments (float64, away from the kinks of its relaxation).
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from glsk import geometry, ops
+from glsk.geometry import Geometry, encode
+from glsk.ops import Op
+from tests.support import CPU_BACKENDS, NATIVE
+
+CONV = Geometry(2, 4, 3, 3, 2, 3, 3, 2, 2, 1, 1, 1, 1)  # 2x4x3 -> 3x2x4 is written out below
+CONV = CONV._replace(out_width=(3 + 2 - 2) // 1 + 1)
+HIDDEN = geometry.linear(CONV.out_features, 5, relu=True)
+LAST = geometry.linear(5, 4, relu=False)
+P, B = 2, 3
+
+
+def _weights(layers: list[Geometry]) -> tuple[list[Tensor], list[Tensor]]:
+    weights = [torch.randn(P, *layer.weight_shape, dtype=torch.float64) / 4 for layer in layers]
+    return weights, [torch.randn(P, layer.out_channels, dtype=torch.float64) for layer in layers]
+
+
+def _interval(*shape: int, width: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Random intervals with every kind of ReLU among them, none near a kink."""
+    center = torch.randn(shape, dtype=torch.float64)
+    radius = width * (0.1 + torch.rand(shape, dtype=torch.float64))
+    lower, upper = center - radius, center + radius
+    for value in (lower, upper, lower + upper):
+        upper = upper + torch.where(value.abs() < 0.02, 0.07, 0.0)
+    return torch.where(lower.abs() < 0.02, lower - 0.05, lower), upper
+
+
+def samples(op: Op) -> Iterator[tuple[Any, ...]]:
+    """Arguments of ``op`` without the backend; several where an argument is optional."""
+    torch.manual_seed(0)
+    box = _interval(1, B, CONV.in_features, width=0.3)
+    weights, biases = _weights([CONV, HIDDEN, LAST])
+    bounds = [_interval(P, B, layer.out_features) for layer in (CONV, HIDDEN)]
+    lowers, uppers = [b[0] for b in bounds], [b[1] for b in bounds]
+    C = torch.randn(B, 2, 4, dtype=torch.float64)
+    everything = encode([CONV, HIDDEN, LAST])
+    none = box[0].new_empty(0)
+    if op is ops.ibp_affine:
+        yield *box, weights[0], biases[0], list(CONV), False
+        yield *bounds[0], weights[1], biases[1], list(HIDDEN), True
+    elif op is ops.crown_pass:
+        yield *box, weights, biases, lowers, uppers, C, None, None, everything, True
+        yield *box, weights, biases, lowers, uppers, None, None, None, everything, False
+        known = bounds[1][0] - 1, bounds[1][1] + 1
+        yield *box, weights[:2], biases[:2], lowers[:1], uppers[:1], None, *known, encode([CONV, HIDDEN]), True
+        yield *box, weights[:1], biases[:1], [], [], None, None, None, encode([CONV]), True
+        straight = encode([CONV._replace(relu=0), HIDDEN])
+        yield *box, weights[:2], biases[:2], [none], [none], None, None, None, straight, True
+    elif op is ops.hbox_pass:
+        yield *box, weights, lowers, uppers, C, everything
+        yield *box, weights, lowers, uppers, None, everything
+        yield *box, weights[:1], [], [], None, encode([CONV])
+    elif op is ops.hbox_relu:
+        yield *_interval(P, B, 6), *_interval(P, B, 6)
+    elif op is ops.relu_relaxation:
+        yield _interval(P, B, 6)
+        yield tuple(t.transpose(0, 2) for t in _interval(6, B, P))
+    elif op is ops.robust_cross_entropy:
+        yield (torch.randn(P, B, 9, dtype=torch.float64),)
+    else:
+        raise AssertionError(f"{op.name} has no sample")
+
+
+CASES = [pytest.param(op, i, id=f"{op.name}-{i}") for op in ops.ALL for i in range(len(list(samples(op))))]
+STATIC_CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor")
+OPS = [pytest.param(op, id=op.name) for op in ops.ALL]
+
+
+def sample(op: Op, i: int) -> tuple[Any, ...]:
+    return list(samples(op))[i]
+
+
+def torch_op(op: Op) -> Any:
+    return getattr(torch.ops.glsk, op.name)
+
+
+def tensors(arguments: tuple[Any, ...], change: Callable[[Tensor], Tensor]) -> tuple[Any, ...]:
+    """The arguments with ``change`` applied to every tensor."""
+    return torch.utils._pytree.tree_map_only(Tensor, change, arguments)
+
+
+def leaves(arguments: Any) -> list[Tensor]:
+    return [leaf for leaf in torch.utils._pytree.tree_leaves(arguments) if isinstance(leaf, Tensor)]
+
+
+def as_tuple(result: Any) -> tuple[Tensor, ...]:
+    return result if isinstance(result, tuple) else (result,)
+
+
+def test_all_holds_every_op() -> None:
+    found = {op.name for op in vars(ops).values() if isinstance(op, Op)}
+    assert {op.name for op in ops.ALL} == found
+    assert all(hasattr(torch.ops.glsk, name) for name in found)
+    assert all(op.__doc__ and op.__doc__.strip() for op in ops.ALL)
+
+
+@pytest.mark.parametrize(("op", "i"), CASES)
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_opcheck(op: Op, i: int, backend: str) -> None:
+    """Schema, fake tensors (shapes, strides) and autograd registration, by PyTorch's own checks."""
+    arguments = tensors(sample(op, i), lambda t: t.requires_grad_(t.numel() > 0))
+    torch.library.opcheck(torch_op(op).default, (*arguments, backend), test_utils=STATIC_CHECKS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_opcheck_under_compilation(op: Op, backend: str) -> None:
+    """Forward and backward through AOTAutograd with dynamic shapes: slow, so once an op and backend."""
+    arguments = tensors(sample(op, 0), lambda t: t.requires_grad_(t.numel() > 0))
+    torch.library.opcheck(torch_op(op).default, (*arguments, backend), test_utils="test_aot_dispatch_dynamic")
+
+
+@pytest.mark.parametrize(("op", "i"), CASES)
+@pytest.mark.parametrize("backend", NATIVE)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_backend_equals_the_reference(op: Op, i: int, backend: str, dtype: torch.dtype) -> None:
+    arguments = tensors(sample(op, i), lambda t: t.to(dtype))
+    found = as_tuple(op(*arguments, backend=backend))
+    wanted = as_tuple(op.reference(*sample(op, i)))
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-12
+    for f, w in zip(found, wanted, strict=True):
+        assert f.dtype == dtype
+        torch.testing.assert_close(f.double(), w, rtol=tolerance, atol=tolerance * 10)
+
+
+@pytest.mark.parametrize(("op", "i"), CASES)
+def test_gradcheck_of_the_reference(op: Op, i: int) -> None:
+    """Numerical derivatives, which the kinks of a ReLU are kept away from."""
+    arguments = sample(op, i)
+    flat, spec = torch.utils._pytree.tree_flatten(list(arguments))
+    where = [n for n, leaf in enumerate(flat) if isinstance(leaf, Tensor) and leaf.numel()]
+
+    def function(*inputs: Tensor) -> tuple[Tensor, ...]:
+        values = list(flat)
+        for n, value in zip(where, inputs, strict=True):
+            values[n] = value
+        outputs = as_tuple(op(*torch.utils._pytree.tree_unflatten(values, spec), backend="reference"))
+        return tuple(out for out in outputs if out.numel())
+
+    inputs = [flat[n].clone().requires_grad_() for n in where]
+    assert torch.autograd.gradcheck(function, inputs, eps=1e-7, atol=1e-5, fast_mode=True)
+
+
+@pytest.mark.parametrize(("op", "i"), CASES)
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_the_gradient_is_that_of_the_reference(op: Op, i: int, backend: str) -> None:
+    gradients = []
+    for call in (lambda *a: op.reference(*a), lambda *a: torch_op(op)(*a, backend)):
+        arguments = tensors(sample(op, i), lambda t: t.requires_grad_(t.numel() > 0))
+        outputs = [out for out in as_tuple(call(*arguments)) if out.requires_grad and out.numel()]
+        wanted = [leaf for leaf in leaves(arguments) if leaf.requires_grad]
+        total = sum((out * torch.arange(out.numel()).view(out.shape).cos()).sum() for out in outputs)
+        gradients.append(torch.autograd.grad(total, wanted, allow_unused=True, materialize_grads=True))
+    assert any(g.abs().sum() > 0 for g in gradients[0])
+    for wanted, found in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_only_what_wants_a_gradient_gets_one(op: Op, backend: str) -> None:
+    arguments = sample(op, 0)
+    leaf = leaves(arguments)[-1 if op is ops.robust_cross_entropy else 0].requires_grad_()
+    outputs = as_tuple(torch_op(op)(*arguments, backend))
+    sum(out.sum() for out in outputs if out.requires_grad).backward()
+    assert leaf.grad is not None
+    assert all(other.grad is None for other in leaves(arguments) if other is not leaf)
+
+
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+@pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
+def test_compile_does_not_break_the_graph(op: Op, backend: str, compiler: str) -> None:
+    arguments = sample(op, 0)
+
+    def function(*inputs: Any) -> tuple[Tensor, ...]:
+        return tuple(2 * out for out in as_tuple(torch_op(op)(*inputs, backend)))
+
+    torch._dynamo.reset()
+    compiled = torch.compile(function, backend=compiler, fullgraph=True)
+    for found, wanted in zip(compiled(*arguments), function(*arguments), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=0, atol=0)
+
+
+def test_the_python_functions_compile_too() -> None:
+    """``ops.<name>(..., backend=...)`` traces to the torch op."""
+    arguments = sample(ops.relu_relaxation, 0)
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda *a: ops.relu_relaxation(*a, backend="reference"), backend="eager", fullgraph=True)
+    for found, wanted in zip(compiled(*arguments), ops.relu_relaxation(*arguments), strict=True):
+        torch.testing.assert_close(found, wanted)

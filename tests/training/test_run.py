@@ -1,0 +1,276 @@
+"""Whole runs on a tiny set: resuming, results, refusals."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+import glsk
+from glsk import CheckpointError
+from glsk.training import Config
+from glsk.training.batches import Batches
+from glsk.training.loop import read_config, train
+from glsk.training.metrics import read_metrics
+from glsk.training.weights import load_weights
+
+TIMES = ("samples_per_s", "step_s", "bounds_s", "member_samples_per_s", "overhead")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Nets this small only lose by sharing; and the cores may be shared already."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Ten blurred classes of 8x8 images."""
+    random = np.random.RandomState(0)
+    centres = random.rand(10, 8, 8)
+
+    def draw(count):
+        y = np.arange(count) % 10
+        return np.clip(centres[y] + 0.1 * random.randn(count, 8, 8), 0, 1), y
+
+    path = tmp_path_factory.mktemp("data") / "tiny.npz"
+    (x_train, y_train), (x_test, y_test) = draw(40), draw(20)
+    np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    return path
+
+
+def config(data, **settings):
+    defaults = {
+        "dataset": str(data),
+        "eps": 0.02,
+        "method": "CROWN-IBP",
+        "warm_epochs": 2,
+        "warm_batch_size": 16,
+        "warm_attack_steps": 2,
+        "epochs": 3,
+        "batch_size": 10,
+        "milestones": (1,),
+        "anneal_epochs": 1,
+        "popsize": 6,
+        "eval_methods": ("IBP", "CROWN-IBP"),
+        "attack_steps": 2,
+        "attack_restarts": 1,
+        "checkpoint_every": 3,
+        "tensorboard": False,
+    }
+    return Config(**{**defaults, **settings})
+
+
+def run(settings, out, **arguments):
+    console = Console(file=io.StringIO(), width=400)
+    results = train(settings, out, console=console, **arguments)
+    return results, console.file.getvalue()
+
+
+def metrics(out):
+    """All but the times, exactly."""
+    return [{k: v for k, v in r.items() if k not in TIMES} for r in read_metrics(out / "metrics.jsonl")]
+
+
+def outcome(out):
+    names = ("weights.safetensors", "results.json", *(f"{s}.safetensors" for s in ("warm-start", "pgpe", "grad")))
+    return metrics(out), {name: (out / name).read_bytes() for name in names if (out / name).exists()}
+
+
+class StoppedError(Exception):
+    pass
+
+
+def stop_at(monkeypatch, call):
+    """The run ends as if killed when its ``call``-th mini-batch is asked for."""
+    original, calls = Batches.batch, []
+
+    def batch(self, step):
+        calls.append(step)
+        if len(calls) == call:
+            raise StoppedError
+        return original(self, step)
+
+    monkeypatch.setattr(Batches, "batch", batch)
+
+
+KINDS = {
+    "pgpe": {},
+    "clipup-centered": {"optimizer": "clipup", "ranking": "centered", "eval_every": 1},
+    "grad": {"algorithm": "grad", "warm_epochs": 1, "lr": 1e-2},
+    "augmented": {"augment": True, "warm_epochs": 1},
+}
+
+
+# 4 steps of warm start (2 with one epoch), then 12; checkpoints at 0, 3, the phase's start, and every 3 steps of it
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("stopped", [1, 3, 5, 6, 9, 13])
+def test_a_resumed_run_ends_in_the_same_bits(data, tmp_path, monkeypatch, kind, stopped):
+    settings = config(data, **KINDS[kind])
+    run(settings, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stop_at(patch, stopped)
+        with pytest.raises(StoppedError):
+            run(settings, tmp_path / "broken")
+    torch.manual_seed(12345)
+    _, said = run(settings, tmp_path / "broken", resume=True)
+    assert "resumed at step" in said
+    assert "not bit for bit" not in said
+    assert outcome(tmp_path / "broken") == outcome(tmp_path / "whole")
+
+
+def test_a_run_killed_by_sigkill_ends_in_the_same_bits(data, tmp_path):
+    settings = config(data)
+    run(settings, tmp_path / "whole")
+    script = f"""
+import os, signal, torch
+from glsk.training import Config
+from glsk.training.loop import train
+from glsk.training.metrics import Metrics
+torch.set_num_threads({torch.get_num_threads()})
+written, original = [], Metrics.write
+def write(self, record):
+    original(self, record)
+    written.append(record)
+    if len(written) == 11:
+        os.kill(os.getpid(), signal.SIGKILL)
+Metrics.write = write
+train(Config.from_dict({settings.to_dict()!r}), {str(tmp_path / "killed")!r})
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(glsk.__file__).parents[1])}
+    ended = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    assert len(metrics(tmp_path / "killed")) == 11
+    _, said = run(settings, tmp_path / "killed", resume=True)
+    assert "resumed at step 10" in said
+    assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_the_end_is_the_same(data, tmp_path, monkeypatch):
+    settings = config(data)
+    run(settings, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stop_at(patch, 12)
+        with pytest.raises(StoppedError):
+            run(settings, tmp_path / "broken")
+    newest = max((tmp_path / "broken" / "checkpoints").iterdir())
+    newest.write_bytes(newest.read_bytes()[:-100])
+    _, said = run(settings, tmp_path / "broken", resume=True)
+    assert f"passed over a damaged checkpoint: {newest}" in said
+    assert "resumed at step 7" in said
+    assert outcome(tmp_path / "broken") == outcome(tmp_path / "whole")
+
+
+def test_a_run_that_is_done_can_be_resumed_and_stays_as_it_is(data, tmp_path):
+    settings = config(data)
+    first, _ = run(settings, tmp_path / "out")
+    before = outcome(tmp_path / "out")
+    again, _ = run(settings, tmp_path / "out", resume=True)
+    assert again == first
+    assert outcome(tmp_path / "out") == before
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(data, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run(config(data, seed=seed), tmp_path / name)
+    a, b, c = (metrics(tmp_path / name) for name in "abc")
+    assert a == b
+    assert all(x["loss"] != z["loss"] for x, z in zip(a, c, strict=True))
+
+
+def test_what_a_run_leaves_behind(data, tmp_path):
+    settings = config(data, eval_every=2)
+    results, said = run(settings, tmp_path / "out")
+    assert list(results) == ["warm-start", "pgpe"]
+    assert set(results["pgpe"].certified) == {"IBP", "CROWN-IBP"}
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["pgpe"] == results["pgpe"].to_dict()
+    assert read_config(tmp_path / "out") == settings
+    net, description = load_weights(tmp_path / "out" / "weights.safetensors")
+    assert description.input_shape == (1, 8, 8)
+    assert net(torch.rand(1, 1, 8, 8)).shape == (1, 10)
+    records = read_metrics(tmp_path / "out" / "metrics.jsonl")
+    assert [r["stage"] for r in records].count("evaluation") == 1
+    pgpe = [r for r in records if r["stage"] == "pgpe"]
+    assert [r["step"] for r in pgpe] == list(range(5, 17))
+    assert [r["epoch"] for r in pgpe] == [0] * 4 + [1] * 4 + [2] * 4
+    assert all(0 < r["bounds_s"] < r["step_s"] for r in pgpe)
+    assert all(r["overhead"] == pytest.approx(1 - r["bounds_s"] / r["step_s"]) for r in pgpe)
+    assert [r["eps"] for r in pgpe[:5]] == pytest.approx([0.005, 0.01, 0.015, 0.02, 0.02])
+    assert "pgpe 12/12" in said
+    assert "samples/s" in said
+
+
+def test_colour_images_are_normalised_inside_the_net(tmp_path):
+    random = np.random.RandomState(0)
+    path = tmp_path / "colour.npz"
+    x, y = random.randint(0, 256, (40, 8, 8, 3)).astype(np.uint8), np.arange(40) % 10
+    np.savez(path, x_train=x, y_train=y, x_test=x[:10], y_test=y[:10])
+    run(config(path, augment=True), tmp_path / "out")
+    net, description = load_weights(tmp_path / "out" / "weights.safetensors")
+    assert description.input_shape == (3, 8, 8)
+    np.testing.assert_allclose(net[0].mean, x.mean((0, 1, 2)) / 255, rtol=1e-5)
+
+
+def test_a_backend_that_is_missing_is_refused_before_any_work(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(glsk.backends, "why_missing", lambda name: "it is not here")
+    glsk.backends.resolve.cache_clear()
+    with pytest.raises(glsk.BackendUnavailableError, match="it is not here"):
+        run(config(data, backend="cpu"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_warm_start_alone(data, tmp_path):
+    results, _ = run(config(data, algorithm="none"), tmp_path / "out")
+    assert list(results) == ["warm-start"]
+
+
+def test_a_checkpoint_of_one_run_starts_another(data, tmp_path):
+    run(config(data), tmp_path / "a")
+    path = max((tmp_path / "a" / "checkpoints").iterdir())
+    run(config(data, init=str(path), warm_epochs=0, max_steps=1), tmp_path / "b")
+    # one step evaluates and moves nothing
+    first, last = (load_weights(tmp_path / n / "weights.safetensors")[0].state_dict() for n in "ab")
+    assert all(torch.equal(first[name], last[name]) for name in first)
+
+
+def test_a_folder_with_a_run_is_not_overwritten(data, tmp_path):
+    run(config(data), tmp_path / "out")
+    before = outcome(tmp_path / "out")
+    with pytest.raises(ValueError, match=r"holds a run already.*--resume"):
+        run(config(data), tmp_path / "out")
+    assert outcome(tmp_path / "out") == before
+
+
+def test_settings_cannot_change_on_the_way(data, tmp_path):
+    run(config(data), tmp_path / "out")
+    with pytest.raises(ValueError, match=r"cannot change.*: popsize \(6 -> 8\)"):
+        run(config(data, popsize=8), tmp_path / "out", resume=True)
+    run(config(data, checkpoint_every=7), tmp_path / "out", resume=True)
+
+
+def test_data_cannot_change_on_the_way(data, tmp_path):
+    with np.load(data) as file:
+        arrays = dict(file)
+    path = tmp_path / "changing.npz"
+    np.savez(path, **arrays)
+    run(config(path), tmp_path / "out")
+    np.savez(path, **{**arrays, "y_train": arrays["y_train"][::-1]})
+    with pytest.raises(CheckpointError, match="other data"):
+        run(config(path), tmp_path / "out", resume=True)
+
+
+def test_there_must_be_something_to_resume(data, tmp_path):
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        run(config(data), tmp_path / "none", resume=True)
+    with pytest.raises(CheckpointError, match="no run to resume"):
+        read_config(tmp_path / "none")
