@@ -1,4 +1,4 @@
-"""glsk, Gaussian Loss Smoothing Kernels: population-batched bounds of ReLU networks for certified training with PGPE."""
+"""glsk, Gaussian Loss Smoothing Kernels: population-batched bounds of ReLU networks, for certified training by PGPE."""
 
 from glsk import backends, ops
 from glsk.bounds import canonical_method, methods

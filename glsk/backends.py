@@ -38,7 +38,8 @@ def _cpu_missing() -> str | None:
         importlib.import_module("glsk._C")
     except ImportError as error:
         return (
-            f"the compiled CPU part glsk._C cannot be loaded ({error}); reinstall glsk with a C++17 compiler (g++) present"
+            f"the compiled CPU part glsk._C cannot be loaded ({error}); reinstall glsk with a C++17 compiler (g++) "
+            "present"
         )
     return None
 
@@ -77,7 +78,7 @@ def _cuda_missing() -> str | None:
             "no kernel image": "build glsk with GLSK_CUDA_ARCHS set to this GPU's compute capability",
             "driver version": "update the NVIDIA driver (nvidia-smi shows it), or build glsk with an older nvcc",
         }
-        hint = next((text for words, text in hints.items() if words in reason), "check nvidia-smi and CUDA_VISIBLE_DEVICES")
+        hint = next((text for words, text in hints.items() if words in reason), "check nvidia-smi")
         return f"{reason}; {hint}"
     if not torch.cuda.is_available():
         return f"PyTorch sees no CUDA device; check that the driver is new enough for CUDA {torch.version.cuda}"

@@ -1,16 +1,19 @@
 """The ``cuda`` backend: launchers that hand the kernels of csrc/cuda addresses, shapes and strides of device tensors.
 
-Launches go to the current stream of the tensors' device and never wait for it, so a call can be captured in a CUDA graph.
+Launches go to the current stream of the tensors' device and never wait for it: a call can be captured in a CUDA graph.
 """
 
+import importlib
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from glsk import _CUDA, backends, ops
+from glsk import backends, ops
 from glsk.geometry import Geometry, decode
+
+_CUDA: Any = importlib.import_module("glsk._CUDA")
 
 View = tuple[int, int, int]
 """Address, member stride and sample stride in elements; a stride of 0 repeats one slice."""
@@ -52,8 +55,8 @@ class _Views:
             return _NULL
         if tensor.stride(2) != 1 and tensor.shape[2] > 1:
             tensor = self._copy(tensor)
-        member, sample = (0 if size == 1 else step for size, step in zip(tensor.shape[:2], tensor.stride(), strict=False))
-        return tensor.data_ptr(), member, sample
+        members, samples, _ = tensor.shape
+        return tensor.data_ptr(), 0 if members == 1 else tensor.stride(0), 0 if samples == 1 else tensor.stride(1)
 
     def weights(self, tensor: Tensor | None) -> tuple[int, int]:
         """[P, ...] whose members are contiguous: address and member stride."""

@@ -17,8 +17,8 @@ class BoundedModule:
     """Sound bounds of a ReLU network, batched over a population of weight sets.
 
     Args:
-        net: an ``nn.Sequential`` (nested ones too) of Conv2d, Linear, ReLU, Flatten, ``glsk.Normalize`` and BatchNorm in
-            eval mode after an affine layer, ending in an affine layer.
+        net: an ``nn.Sequential`` (nested ones too) of Conv2d, Linear, ReLU, Flatten, ``glsk.Normalize`` and BatchNorm
+            in eval mode after an affine layer, ending in an affine layer.
         input_shape: the shape of one sample, (channels, height, width) or (features,).
 
     Raises:
@@ -121,8 +121,8 @@ class BoundedModule:
         Args: as :meth:`compute_bounds`.
 
         Returns:
-            name of the affine layer -> (lower, upper), each [P, B, n], or [B, n] with ``params`` omitted; the n units of
-            a convolution in channel, row, column order.
+            name of the affine layer -> (lower, upper), each [P, B, n], or [B, n] with ``params`` omitted; the n units
+            of a convolution in channel, row, column order.
 
         Raises: as :meth:`compute_bounds`.
         """

@@ -142,8 +142,10 @@ class _Builder:
         size = [(self.shape[i + 1] + 2 * padding[i] - kernel[i]) // stride[i] + 1 for i in (0, 1)]
         if min(size) < 1:
             raise ValueError(f"layer {path!r} (Conv2d): kernel {kernel} exceeds the padded input {list(self.shape)}")
-        self.shape, given = (module.out_channels, size[0], size[1]), self.shape
-        self._affine(path, module, Geometry(*given, *self.shape, *kernel, *stride, *padding, 0))
+        channels, height, width = self.shape
+        self.shape = (module.out_channels, size[0], size[1])
+        shape = (channels, height, width, *self.shape, *kernel, *stride, *padding, 0)
+        self._affine(path, module, Geometry._make(shape))
 
     def _padding(self, path: str, module: nn.Conv2d) -> tuple[int, int]:
         if module.padding == "valid":

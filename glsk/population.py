@@ -112,7 +112,9 @@ def _layer(layer: Affine, named: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
 
 def _fold(layer: Affine, weight: Tensor, bias: Tensor, named: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     norm = layer.batch_norm
-    assert norm is not None and norm.running_mean is not None and norm.running_var is not None
+    assert norm is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     mean = norm.running_mean.to(weight)
     scale = (norm.running_var.to(weight) + norm.eps).rsqrt().expand(weight.shape[0], -1)
     if layer.batch_norm_weight is not None:

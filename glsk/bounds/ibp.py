@@ -1,6 +1,6 @@
 """IBP: interval bound propagation (paper, §2.2; Gowal et al., 2018)."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from glsk.bounds.query import Bounds, Query
 from glsk.bounds.registry import relaxation
@@ -13,7 +13,7 @@ def ibp(query: Query) -> Iterator[Bounds]:
     yield query.spec(box)
 
 
-def ibp_hidden(query: Query) -> Iterator[Bounds]:
+def ibp_hidden(query: Query) -> Generator[Bounds, None, Bounds]:
     """Layers 0..K-1; returns the box that reaches layer K."""
     box = (query.x_L, query.x_U)
     for k in range(query.last):

@@ -1,6 +1,5 @@
 """One step of interval bound propagation: a box through an affine layer (paper, §2.2, IBP)."""
 
-import torch
 from torch import Tensor
 
 from glsk.geometry import Geometry, decode

@@ -188,7 +188,7 @@ class _Run:
 
     def _steps(self, stage: Stage, metrics: Metrics) -> None:
         position = self.position
-        every = 0 if stage.name == "warm-start" else self.config.eval_every * stage.steps_per_epoch
+        every = 0 if stage.name == "warm-start" else self.config.eval_every
         with StageProgress(self.console, stage.name, stage.steps, position.index) as progress:
             last = time.perf_counter()
             while position.index < stage.steps:

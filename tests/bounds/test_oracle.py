@@ -1,4 +1,4 @@
-"""The float64 reference against an independent implementation: dense NumPy matrices, one member and sample at a time."""
+"""The float64 reference against an independent implementation: dense NumPy matrices, member by member."""
 
 import numpy as np
 import pytest

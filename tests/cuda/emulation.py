@@ -1,4 +1,4 @@
-"""Builds csrc/cuda as plain C++ (emulate.h) and puts it in the place of the ``cuda`` backend, for tensors on the CPU."""
+"""Builds csrc/cuda as plain C++ (emulate.h) and puts it in the place of the ``cuda`` backend, for CPU tensors."""
 
 import ctypes
 import hashlib

@@ -58,9 +58,7 @@ class Problem:
         if hbox:
             return [ops.hbox_pass.reference(x_L, x_U, weights, lowers, uppers, C, geometry)]
         known = self.known or (None, None)
-        found = ops.crown_pass.reference(
-            x_L, x_U, weights, biases, lowers, uppers, C, *known, geometry, signs == 2
-        )
+        found = ops.crown_pass.reference(x_L, x_U, weights, biases, lowers, uppers, C, *known, geometry, signs == 2)
         return list(found[:signs])
 
     def run(

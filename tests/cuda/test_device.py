@@ -20,8 +20,14 @@ pytestmark = [
 DTYPES = (torch.float32, torch.float64)
 CNN3 = ((1, 28, 28), [(8, 5, 2, 2), (8, 4, 2, 1)])
 CIFAR = ((3, 32, 32), [(8, 5, 2, 2), (8, 4, 2, 1)])
-VARIANTS = [("patch", CNN3, None, None), ("patch", CIFAR, None, None), ("margins", CNN3, 10, 9), ("margins", CIFAR, 10, 9),
-            ("general", CNN3, None, None), ("general", CNN3, 10, 9)]  # fmt: skip
+VARIANTS = [
+    ("patch", CNN3, None, None),
+    ("patch", CIFAR, None, None),
+    ("margins", CNN3, 10, 9),
+    ("margins", CIFAR, 10, 9),
+    ("general", CNN3, None, None),
+    ("general", CNN3, 10, 9),
+]
 SIDES = [(1, False), (2, False), (1, True)]  # signs, hbox
 
 
@@ -191,8 +197,8 @@ def test_wrong_devices_are_named() -> None:
     bounded, arguments = query(2, 4)
     with pytest.raises(ValueError, match="agree"):
         bounded.compute_bounds(**{**arguments, "params": arguments["params"].cpu()})
+    moved = {name: arguments[name].cpu() for name in ("x", "C", "params")}
     with pytest.raises(glsk.BackendUnavailableError, match="serves cuda"):
-        moved = {name: arguments[name].cpu() for name in ("x", "C", "params")}
         bounded.compute_bounds(**{**arguments, **moved})
     given_ = problem(chain(*CNN3, None))
     layers = (given_.weights, given_.biases, given_.lowers, given_.uppers)

@@ -94,9 +94,7 @@ def test_margins_kernel(launcher: ModuleType, name: str, rows: int | None, signs
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("signs", "hbox"), SIDES)
 @pytest.mark.parametrize("rows", [None, 9, 40])
-def test_general_kernel(
-    launcher: ModuleType, rows: int | None, signs: int, hbox: bool, dtype: torch.dtype
-) -> None:
+def test_general_kernel(launcher: ModuleType, rows: int | None, signs: int, hbox: bool, dtype: torch.dtype) -> None:
     layers = chain((2, 10, 9), [(3, 3, 1, 1), (9, 3, 2, 0), (5, 2, 1, 1)], 37)
     given_ = problem(layers, rows=rows, known=rows is None and not hbox)
     agree(given_.run(launcher, signs, hbox, "general", dtype), given_.reference(signs, hbox), dtype)
@@ -245,9 +243,7 @@ def test_ibp_affine(launcher: ModuleType, name: str, samples: int, relu: bool, d
     lower, upper = center - 0.1, center + 0.3
     weight, bias = torch.randn(2, *layer.weight_shape, dtype=dtype), torch.randn(2, layer.out_channels, dtype=dtype)
     found = ops.ibp_affine(lower, upper, weight, bias, list(layer), relu, backend="cuda")
-    wanted = ops.ibp_affine.reference(
-        lower.double(), upper.double(), weight.double(), bias.double(), list(layer), relu
-    )
+    wanted = ops.ibp_affine.reference(lower.double(), upper.double(), weight.double(), bias.double(), list(layer), relu)
     assert_bounds_close(found, wanted, TOLERANCE[dtype])
 
 

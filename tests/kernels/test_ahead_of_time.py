@@ -43,12 +43,11 @@ def test_nothing_spills_and_shared_memory_suffices(capability: int, compiled: di
 def test_matrix_kernels_use_tensor_cores(capability: int, compiled: dict) -> None:
     for kernel in compiled[capability]:
         assert bool(kernel["tensor_core"]) == kernel["matrix"], kernel
-    passes = [k for k in compiled[capability] if "CROWN" in k["what"] or "HBox" in k["what"]]
-    assert passes
-    for kernel in passes:
+    for kernel in (k for k in compiled[capability] if k["matrix"]):
         assert any(name.startswith(TENSOR_CORE[capability]) for name in kernel["tensor_core"]), kernel
         # An assembler that wrongly finds a product unused leaves an empty FP16 one in its place.
-        assert all("TF32" in name for name in kernel["tensor_core"]), kernel
+        kind = "BF16" if "bf16x3" in kernel["what"] else "TF32"
+        assert all(kind in name for name in kernel["tensor_core"]), kernel
 
 
 @pytest.mark.parametrize("capability", SHARED)

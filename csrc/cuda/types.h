@@ -1,0 +1,75 @@
+// What the kernels are told about a call. Plain data, passed to a kernel by value; no CUDA header is needed to read it.
+#pragma once
+
+#include <cstdint>
+
+#ifdef __CUDACC__
+#define GLSK_ANYWHERE __host__ __device__
+#else
+#define GLSK_ANYWHERE
+#endif
+
+namespace glsk::cuda {
+
+// A float or double tensor [P, B, n] whose last axis is contiguous. Strides are in elements; 0 repeats one slice.
+struct View {
+    const void* data = nullptr;
+    std::int64_t member = 0;
+    std::int64_t sample = 0;
+};
+
+// A 2-D convolution, or a linear layer written as a 1x1 convolution of a 1x1 image, with all members' weights.
+struct Layer {
+    int in_channels, in_height, in_width;
+    int out_channels, out_height, out_width;
+    int kernel_height, kernel_width;
+    int stride_height, stride_width;
+    int pad_height, pad_width;
+    int relu;                          // whether a ReLU follows
+    const void* weight;                // [P, out_channels, in_channels, kernel_height, kernel_width]
+    const void* bias;                  // [P, out_channels]; null: no bias (HBox)
+    std::int64_t weight_member, bias_member;
+    View lower, upper;                 // bounds of this layer's outputs; null where no ReLU follows
+
+    GLSK_ANYWHERE std::int64_t in_features() const { return std::int64_t(in_channels) * in_height * in_width; }
+    GLSK_ANYWHERE std::int64_t out_features() const { return std::int64_t(out_channels) * out_height * out_width; }
+    GLSK_ANYWHERE bool is_linear() const {
+        return in_height == 1 && in_width == 1 && kernel_height == 1 && kernel_width == 1 && out_height == 1 &&
+               out_width == 1 && pad_height == 0 && pad_width == 0;
+    }
+};
+
+// Kernel parameters are limited to 4 KiB; a deeper chain runs by the reference.
+constexpr int MAX_LAYERS = 24;
+
+// One crown_pass or hbox_pass: rows of the last layer's outputs (or C times them) back-substituted to the box.
+struct Pass {
+    std::int64_t members, samples;
+    int rows;                          // S, or the outputs of the last layer
+    int layers;
+    int signs;                         // 1: lower bounds only; 2: upper bounds too
+    int hbox;                          // 0/1 masks for slopes, no constants, result |J| r
+    View x_lower, x_upper;             // the box
+    View C;                            // [B, S, n] as (row stride in .member, sample stride); null: identity rows
+    View known_lower, known_upper;     // null: no row is pruned
+    void* lower;                       // results [P, B, rows], contiguous
+    void* upper;                       // null with signs == 1
+    void* workspace;
+    std::int64_t workspace_per_block;  // in elements
+    int chunk, chunks;                 // rows are cut into chunks, one thread block at a time each
+    Layer layer[MAX_LAYERS];
+};
+
+static_assert(sizeof(Pass) <= 4096, "kernel parameters");
+
+// One ibp_affine: a box through a layer.
+struct Interval {
+    std::int64_t members, samples;
+    int relu;                          // whether a ReLU is applied to both ends of the box first
+    View lower, upper;
+    void* out_lower;                   // [P, B, out], contiguous
+    void* out_upper;
+    Layer layer;
+};
+
+}  // namespace glsk::cuda

@@ -1,0 +1,12 @@
+"""Triton kernels, one fused op a file, each kernel beside its launcher.
+
+Importing this package adds the ``triton`` implementation to every op.
+
+* ``back_substitution`` is the engine of both passes; ``plan`` is the shape of a pass, as constants of that kernel;
+  ``pack``, ``rows`` and ``relu_relaxation`` prepare what it reads, ``passes`` launches it.
+* ``config`` holds every tile size; ``launch`` the precision of products (:func:`launch.set_precision`).
+"""
+
+from glsk.kernels import crown_pass, hbox_pass, hbox_relu, ibp_affine, relu_relaxation, robust_cross_entropy
+
+__all__ = ["crown_pass", "hbox_pass", "hbox_relu", "ibp_affine", "relu_relaxation", "robust_cross_entropy"]

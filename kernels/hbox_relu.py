@@ -1,0 +1,37 @@
+"""The ReLU of the hybrid zonotope."""
+
+import torch
+import triton
+import triton.language as tl
+from glsk.kernels.launch import on
+from torch import Tensor
+
+from glsk import ops
+
+BLOCK = 1024
+
+
+@triton.jit
+def hbox_relu_kernel(
+    box_lower_ptr, box_upper_ptr, lower_ptr, upper_ptr, out_lower_ptr, out_upper_ptr, size, BLOCK: tl.constexpr
+):
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = at < size
+    active = tl.load(lower_ptr + at, mask=mask, other=0.0) >= 0.0
+    upper = tl.maximum(tl.load(upper_ptr + at, mask=mask, other=0.0), 0.0)
+    box_lower = tl.load(box_lower_ptr + at, mask=mask, other=0.0)
+    box_upper = tl.load(box_upper_ptr + at, mask=mask, other=0.0)
+    tl.store(out_lower_ptr + at, tl.where(active, box_lower, 0.0), mask=mask)
+    tl.store(out_upper_ptr + at, tl.where(active, box_upper, upper), mask=mask)
+
+
+@ops.hbox_relu.implement("triton")
+def hbox_relu(box_lower: Tensor, box_upper: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    """As ``glsk.ops.hbox_relu``."""
+    operands = [t.contiguous() for t in (box_lower, box_upper, lower, upper)]
+    result = torch.empty_like(operands[0]), torch.empty_like(operands[0])
+    if lower.numel():
+        with on(lower):
+            grid = (triton.cdiv(lower.numel(), BLOCK),)
+            hbox_relu_kernel[grid](*operands, *result, lower.numel(), BLOCK=BLOCK, num_warps=4)
+    return result

@@ -1,0 +1,56 @@
+"""Launching the engine of :mod:`glsk.kernels.back_substitution`, for the DeepPoly and the HBox pass alike."""
+
+import torch
+import triton
+from glsk.kernels import config, launch
+from glsk.kernels.back_substitution import back_substitution_kernel
+from glsk.kernels.pack import pack
+from glsk.kernels.plan import make_plan
+from glsk.kernels.relu_relaxation import channel_last_slopes
+from glsk.kernels.rows import unstable_rows
+from torch import Tensor
+
+from glsk.geometry import Geometry
+
+
+def launch_pass(
+    x_L: Tensor,
+    x_U: Tensor,
+    weights: list[Tensor],
+    biases: list[Tensor] | None,
+    lowers: list[Tensor],
+    uppers: list[Tensor],
+    C: Tensor | None,
+    known: tuple[Tensor, Tensor] | None,
+    layers: list[Geometry],
+    sides: int,
+    hbox: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Lower bounds of all rows and, with ``sides`` 2, upper ones; with ``hbox``, radii. No host synchronisation."""
+    members, samples = weights[0].shape[0], x_L.shape[1]
+    rows = layers[-1].out_features if C is None else C.shape[1]
+    lower = x_L.new_empty(members, samples, rows)
+    upper = torch.empty_like(lower) if sides == 2 else None
+    pairs = members * samples
+    if not lower.numel():
+        return lower, upper
+    plan = make_plan(tuple(layers), C is not None, sides * rows, config.target(config.capability(x_L.device)))
+    with launch.on(x_L):
+        x_L, x_U = (t if t.stride(2) == 1 else t.contiguous() for t in (x_L, x_U))
+        if x_L.stride() != x_U.stride():
+            x_L, x_U = x_L.contiguous(), x_U.contiguous()
+        units, counts = unstable_rows(*known, lower, upper) if known else (lower, lower)
+        packed = pack(plan, weights, biases, launch.precision())
+        slopes = channel_last_slopes(plan, layers, lowers, uppers, pairs, hbox) if plan.slopes else lower
+        row_blocks = triton.cdiv(sides * rows, plan.rows)
+        programs = min(config.programs(x_L.device), pairs * row_blocks)
+        scratch = lower.new_empty(programs * plan.scratch)
+        back_substitution_kernel[(programs,)](
+            packed, lower if C is None else C.contiguous(), slopes,
+            x_L, x_U, launch.member_stride(x_L), x_L.stride(1),
+            units, counts, lower, lower if upper is None else upper, scratch,
+            pairs, samples, rows, row_blocks,
+            PLAN=plan, SIDES=sides, LISTED=known is not None, HBOX=hbox, PRECISION=launch.precision(),
+            num_warps=plan.warps,
+        )  # fmt: skip
+    return lower, upper
