@@ -33,15 +33,21 @@ glsk::Geometry geometry_of(const std::vector<int>& v, size_t first) {
 }
 
 template <class T>
-void pass(int members, int samples, const std::vector<int>& geometry, const std::vector<LayerAddresses>& layers,
-          Address x_lower, Address x_upper, int64_t box_stride, Address C, int rows, Address known_lower,
-          Address known_upper, Address lower, Address upper, bool hbox, int threads) {
+std::vector<glsk::Layer<T>> layers_of(const std::vector<int>& geometry, const std::vector<LayerAddresses>& layers) {
   std::vector<glsk::Layer<T>> chain;
   for (size_t j = 0; j < layers.size(); ++j) {
     const auto& [weight, weight_stride, bias, bias_stride, low, up] = layers[j];
     const glsk::Geometry g = geometry_of(geometry, j * (sizeof(glsk::Geometry) / sizeof(int)));
     chain.push_back({g, at<T>(weight), weight_stride, at<T>(bias), bias_stride, at<T>(low), at<T>(up)});
   }
+  return chain;
+}
+
+template <class T>
+void pass(int members, int samples, const std::vector<int>& geometry, const std::vector<LayerAddresses>& layers,
+          Address x_lower, Address x_upper, int64_t box_stride, Address C, int rows, Address known_lower,
+          Address known_upper, Address lower, Address upper, bool hbox, int threads) {
+  const std::vector<glsk::Layer<T>> chain = layers_of<T>(geometry, layers);
   const glsk::PassArgs<T> args = {members,         samples,       int(chain.size()), chain.data(),
                                   at<T>(x_lower),  at<T>(x_upper), box_stride,       at<T>(C),
                                   rows,            at<T>(known_lower), at<T>(known_upper), at<T>(lower),
@@ -52,6 +58,23 @@ void pass(int members, int samples, const std::vector<int>& geometry, const std:
     done = glsk::kernels().pass_f32(args);
   else
     done = glsk::kernels().pass_f64(args);
+  if (!done) throw std::bad_alloc();
+}
+
+template <class T>
+void chain(int members, int samples, const std::vector<int>& geometry, const std::vector<LayerAddresses>& layers,
+           Address x_lower, Address x_upper, Address C, int rows, int method, Address lower, Address upper,
+           int threads) {
+  const std::vector<glsk::Layer<T>> chain = layers_of<T>(geometry, layers);
+  const glsk::ChainArgs<T> args = {members,        samples,      int(chain.size()), chain.data(), at<T>(x_lower),
+                                   at<T>(x_upper), at<T>(C),     rows,              glsk::Method(method),
+                                   at<T>(lower),   at<T>(upper), threads};
+  py::gil_scoped_release unlocked;
+  bool done;
+  if constexpr (std::is_same_v<T, float>)
+    done = glsk::kernels().chain_f32(args);
+  else
+    done = glsk::kernels().chain_f64(args);
   if (!done) throw std::bad_alloc();
 }
 
@@ -75,6 +98,7 @@ template <class T>
 void add(py::module_& m, const std::string& suffix) {
   m.def(("pass_" + suffix).c_str(), &pass<T>);
   m.def(("ibp_" + suffix).c_str(), &ibp<T>);
+  m.def(("chain_" + suffix).c_str(), &chain<T>);
   m.def(("relu_relaxation_" + suffix).c_str(),
         [](Address lower, Address upper, int64_t n, Address lower_slope, Address upper_slope, Address intercept,
            int threads) {

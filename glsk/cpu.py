@@ -7,6 +7,7 @@ from torch import Tensor
 
 from glsk import _C, ops
 from glsk.geometry import decode
+from glsk.ops.chain_bounds import METHODS
 
 
 def _threads() -> int:
@@ -96,6 +97,40 @@ def hbox_pass(
     return _pass(x_L, x_U, weights, [None] * len(weights), lowers, uppers, C, None, geometry, False, hbox=True)[0]
 
 
+@ops.chain_bounds.implement("cpu")
+def chain_bounds(
+    x_L: Tensor,
+    x_U: Tensor,
+    weights: list[Tensor],
+    biases: list[Tensor],
+    C: Tensor | None,
+    geometry: list[int],
+    method: str,
+    bound_upper: bool,
+) -> tuple[Tensor, Tensor]:
+    members, samples = weights[0].shape[0], x_L.shape[1]
+    rows = decode(geometry)[-1].out_features if C is None else C.shape[1]
+    lower = x_L.new_empty(members, samples, rows)
+    upper = x_L.new_empty(members, samples, rows) if bound_upper else x_L.new_empty(0)
+    x_L, x_U, C = x_L.contiguous(), x_U.contiguous(), None if C is None else C.contiguous()
+    layers, _kept = _layers(weights, biases, [], [])
+    _kernel("chain", x_L)(
+        members,
+        samples,
+        list(geometry),
+        layers,
+        _address(x_L),
+        _address(x_U),
+        _address(C),
+        rows,
+        METHODS.index(method),
+        _address(lower),
+        _address(upper),
+        _threads(),
+    )
+    return lower, upper
+
+
 def _pass(
     x_L: Tensor,
     x_U: Tensor,
@@ -116,14 +151,7 @@ def _pass(
     x_L, x_U, box_stride = _box(x_L, x_U)
     C = None if C is None else C.contiguous()
     known_lower, known_upper = (None, None) if known is None else (known[0].contiguous(), known[1].contiguous())
-    kept: list[Any] = []  # tensors made here stay alive until the kernel is done
-    layers = []
-    for k, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        weight, weight_stride = _members(weight)
-        bias, bias_stride = (None, 0) if bias is None else _members(bias)
-        bounds = [t[k].contiguous() if k < len(t) else None for t in (lowers, uppers)]
-        kept += [weight, bias, *bounds]
-        layers.append((_address(weight), weight_stride, _address(bias), bias_stride, *map(_address, bounds)))
+    layers, _kept = _layers(weights, biases, lowers, uppers)
     _kernel("pass", x_L)(
         members,
         samples,
@@ -142,6 +170,21 @@ def _pass(
         _threads(),
     )
     return lower, upper
+
+
+def _layers(
+    weights: list[Tensor], biases: list[Tensor] | list[None], lowers: list[Tensor], uppers: list[Tensor]
+) -> tuple[list[tuple[int, ...]], list[Any]]:
+    """Each layer's addresses and strides, and the tensors made here, to be kept until the kernel is done."""
+    kept: list[Any] = []
+    layers = []
+    for k, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        weight, weight_stride = _members(weight)
+        bias, bias_stride = (None, 0) if bias is None else _members(bias)
+        bounds = [t[k].contiguous() if k < len(t) else None for t in (lowers, uppers)]
+        kept += [weight, bias, *bounds]
+        layers.append((_address(weight), weight_stride, _address(bias), bias_stride, *map(_address, bounds)))
+    return layers, kept
 
 
 @ops.relu_relaxation.implement("cpu")

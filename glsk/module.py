@@ -82,7 +82,7 @@ class BoundedModule:
             glsk.BackendUnavailableError: the backend cannot run here, or not for this device or dtype.
             glsk.NumericalError: a bound is NaN (the weights or the box overflow).
         """
-        relaxation = bounds.get(method)
+        method = bounds.canonical_method(method)
         query = self._query(
             x, eps, clip, x_L, x_U, C, params, backend, prune, bound_upper, memory_limit, check_finite
         )
@@ -90,8 +90,9 @@ class BoundedModule:
         rows = query.layers[-1].out_features if query.C is None else query.C.shape[1]
         lower = query.x_L.new_empty(members, samples, rows)
         upper = torch.empty_like(lower) if bound_upper else None
-        for tile in self._tiles(query, rows, memory_limit):
-            *_, found = relaxation(_cut(query, tile))
+        whole = [tiling.Tile(0, members, 0, samples)]  # needs no memory but a thread's scratch
+        for tile in whole if bounds.in_one_op(method, query) else self._tiles(query, rows, memory_limit):
+            found = bounds.output_bounds(method, _cut(query, tile))
             part = slice(tile.p0, tile.p1), slice(tile.b0, tile.b1)
             lower[part] = found[0]
             if upper is not None:

@@ -4,14 +4,17 @@
 
 namespace glsk {
 
-#define GLSK_DECLARE(isa)                   \
-  namespace isa {                           \
-  bool pass_f32(const PassArgs<float>&);    \
-  bool pass_f64(const PassArgs<double>&);   \
-  bool ibp_f32(const IbpArgs<float>&);      \
-  bool ibp_f64(const IbpArgs<double>&);     \
-  }                                         \
-  static const Kernels isa##_kernels = {#isa, isa::pass_f32, isa::pass_f64, isa::ibp_f32, isa::ibp_f64};
+#define GLSK_DECLARE(isa)                                                                                    \
+  namespace isa {                                                                                            \
+  bool pass_f32(const PassArgs<float>&);                                                                     \
+  bool pass_f64(const PassArgs<double>&);                                                                    \
+  bool ibp_f32(const IbpArgs<float>&);                                                                       \
+  bool ibp_f64(const IbpArgs<double>&);                                                                      \
+  bool chain_f32(const ChainArgs<float>&);                                                                   \
+  bool chain_f64(const ChainArgs<double>&);                                                                  \
+  }                                                                                                          \
+  static const Kernels isa##_kernels = {#isa,         isa::pass_f32,  isa::pass_f64, isa::ibp_f32, isa::ibp_f64, \
+                                        isa::chain_f32, isa::chain_f64};
 
 GLSK_DECLARE(portable)
 #if GLSK_X86

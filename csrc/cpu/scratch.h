@@ -51,15 +51,8 @@ class Scratch {
     }
   }
 
-  // Samples b..b+count of member p.
-  void load_samples(int64_t p, int64_t b, int count) {
-    memset(alive, 0, sizeof(uint64_t) * plan.alive_size);
-    for (int j = 0; j < plan.last(); ++j) {
-      int64_t living = 0;
-      for (int s = 0; s < count; ++s) living += load_units(j, p, b + s, units[s] + plan.units[j]);
-      dense[j] = 4 * living >= int64_t(3) * count * plan.g[j].outputs();
-    }
-    dense[plan.last()] = true;  // of a specification: every output may stand in a row
+  // The box of samples b..b+count of member p.
+  void load_box(int64_t p, int64_t b, int count) {
     const int64_t n = plan.g[0].inputs();
     for (int s = 0; s < count; ++s) {
       const int64_t at = p * a.box_stride + (b + s) * n;
@@ -69,6 +62,25 @@ class Scratch {
         box[s][2 * i + 1] = a.hbox ? radius : upper;
       }
     }
+  }
+
+  // The activation after layer j, from j's bounds for these samples.
+  void load_layer(int j, int64_t p, int64_t b, int count) {
+    const Geometry& g = plan.g[j];
+    memset(alive + plan.alive[j], 0, sizeof(uint64_t) * g.oh * g.ow * words_of(g.cout));
+    int64_t living = 0;
+    for (int s = 0; s < count; ++s) living += load_units(j, p, b + s, units[s] + plan.units[j]);
+    dense[j] = 4 * living >= int64_t(3) * count * g.outputs();
+  }
+
+  // Use what another pass over the same layers, and more, has loaded of the samples: offsets of a layer agree.
+  void share_samples(const Scratch& other) {
+    for (int s = 0; s < SAMPLES; ++s) {
+      units[s] = other.units[s];
+      box[s] = other.box[s];
+    }
+    alive = other.alive;
+    dense = other.dense;
   }
 
  protected:

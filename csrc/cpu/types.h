@@ -61,6 +61,24 @@ struct IbpArgs {
   int threads;
 };
 
+// How a chain's hidden layers and its output are bounded.
+enum Method { IBP_METHOD, CROWN_IBP_METHOD, CROWN_METHOD };
+
+// The output of a whole chain, or C times it; the last layer is linear if there is a C.
+template <class T>
+struct ChainArgs {
+  int members, samples, depth;
+  const Layer<T>* layers;  // without bounds
+  const T* x_lower;        // [samples, inputs], shared by the members
+  const T* x_upper;
+  const T* C;              // [samples, rows, outputs] or null
+  int rows;                // outputs, if C is null
+  Method method;
+  T* lower;                // [members, samples, rows]
+  T* upper;                // null: not wanted
+  int threads;
+};
+
 // The kernels of one instruction set. Those that need scratch memory return false when they cannot get it.
 struct Kernels {
   const char* name;
@@ -68,6 +86,8 @@ struct Kernels {
   bool (*pass_f64)(const PassArgs<double>&);
   bool (*ibp_f32)(const IbpArgs<float>&);
   bool (*ibp_f64)(const IbpArgs<double>&);
+  bool (*chain_f32)(const ChainArgs<float>&);
+  bool (*chain_f64)(const ChainArgs<double>&);
 };
 
 }  // namespace glsk

@@ -7,9 +7,10 @@ import importlib
 import pkgutil
 
 from glsk.bounds.query import Bounds, Query
+from glsk.bounds.output import in_one_op, output_bounds
 from glsk.bounds.registry import Relaxation, canonical_method, get, methods, relaxation
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["Bounds", "Query", "Relaxation", "canonical_method", "get", "methods", "relaxation"]
+__all__ = ["Bounds", "Query", "Relaxation", "canonical_method", "get", "in_one_op", "methods", "output_bounds", "relaxation"]

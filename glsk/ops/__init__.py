@@ -1,5 +1,6 @@
 """The operators of glsk, one a file, each a ``torch.ops.glsk.*`` with a plain PyTorch reference."""
 
+from glsk.ops.chain_bounds import chain_bounds
 from glsk.ops.crown_pass import crown_pass
 from glsk.ops.hbox_pass import hbox_pass
 from glsk.ops.hbox_relu import hbox_relu
@@ -8,12 +9,13 @@ from glsk.ops.registry import Op
 from glsk.ops.relu_relaxation import relu_relaxation
 from glsk.ops.robust_cross_entropy import robust_cross_entropy
 
-ALL: tuple[Op, ...] = (crown_pass, hbox_pass, hbox_relu, ibp_affine, relu_relaxation, robust_cross_entropy)
+ALL: tuple[Op, ...] = (chain_bounds, crown_pass, hbox_pass, hbox_relu, ibp_affine, relu_relaxation, robust_cross_entropy)
 """Every op, for tests and benchmarks."""
 
 __all__ = [
     "ALL",
     "Op",
+    "chain_bounds",
     "crown_pass",
     "hbox_pass",
     "hbox_relu",

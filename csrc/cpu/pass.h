@@ -3,6 +3,8 @@
 //
 // The engine bounds rows from below only. An upper bound is minus the lower bound of the negated row, so both sides of a
 // row are two lanes of one block, and an HBox pass is the same walk with 0/1 slopes over the box [-r, r].
+#pragma once
+
 #include <cstdlib>
 
 #include "cpu/parallel.h"
@@ -12,7 +14,6 @@
 
 namespace glsk {
 namespace GLSK_ISA {
-namespace {
 
 // The lanes of one block: which row each bounds, from which side, and where its first coefficients stand.
 template <class T>
@@ -40,10 +41,12 @@ class Worker : public Scratch<T> {
 
   // Samples b..b+count of member p, which are loaded.
   void bound(int64_t p, int64_t b, int count) {
-    if (a.C)
+    if (a.C) {
+      dense[plan.last()] = true;  // every output may stand in a row
       bound_specification(p, b, count);
-    else
+    } else {
       bound_layer(p, b, count);
+    }
   }
 
  private:
@@ -298,7 +301,7 @@ class Worker : public Scratch<T> {
 };
 
 template <class T>
-bool run(const PassArgs<T>& a) {
+bool run_pass(const PassArgs<T>& a) {
   Geometry* shapes = allocate<Geometry>(a.depth);
   int64_t* offsets = allocate<int64_t>(Plan<T>::OFFSETS * a.depth);
   char* memory = nullptr;
@@ -315,7 +318,8 @@ bool run(const PassArgs<T>& a) {
           const int64_t p = task / groups, b = task % groups * SAMPLES;
           const int count = a.samples - b < SAMPLES ? int(a.samples - b) : SAMPLES;
           if (task == first || b == 0) worker.load_member(p);
-          worker.load_samples(p, b, count);
+          worker.load_box(p, b, count);
+          for (int j = 0; j < plan.last(); ++j) worker.load_layer(j, p, b, count);
           worker.bound(p, b, count);
         }
       });
@@ -327,11 +331,6 @@ bool run(const PassArgs<T>& a) {
   free(memory);
   return done;
 }
-
-}  // namespace
-
-bool pass_f32(const PassArgs<float>& a) { return run<float>(a); }
-bool pass_f64(const PassArgs<double>& a) { return run<double>(a); }
 
 }  // namespace GLSK_ISA
 }  // namespace glsk

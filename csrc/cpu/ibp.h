@@ -1,6 +1,6 @@
 // Interval bound propagation through one affine layer. A vector's lanes are samples: they share the weights, which are
 // broadcast, so any layer shape uses whole vectors.
-#include <cstdlib>
+#pragma once
 
 #include "cpu/parallel.h"
 #include "cpu/simd.h"
@@ -8,14 +8,13 @@
 
 namespace glsk {
 namespace GLSK_ISA {
-namespace {
 
 // Output channels accumulated together: centre and radius each, half the registers.
 constexpr int BLOCK = GLSK_VECTOR_REGISTERS / 4;
 
 // [samples, n] rows at src (pitch n), `count` of them, to lanes: dst_c[i], dst_r[i] = centre and radius of unit i.
 template <class T>
-void load_box(const T* lower, const T* upper, int n, int count, bool relu, T* center, T* radius) {
+inline void load_box(const T* lower, const T* upper, int n, int count, bool relu, T* center, T* radius) {
   constexpr int L = LANES<T>;
   for (int i0 = 0; i0 < n; i0 += L) {
     const int width = n - i0 < L ? n - i0 : L;
@@ -43,7 +42,7 @@ void load_box(const T* lower, const T* upper, int n, int count, bool relu, T* ce
 
 // Lanes back to [samples, n] rows.
 template <class T>
-void store_rows(const T* lanes, int n, int count, T* out) {
+inline void store_rows(const T* lanes, int n, int count, T* out) {
   constexpr int L = LANES<T>;
   for (int i0 = 0; i0 < n; i0 += L) {
     const int width = n - i0 < L ? n - i0 : L;
@@ -93,7 +92,7 @@ GLSK_INLINE void outputs(const Geometry& g, const T* weight, const T* bias, cons
 }
 
 template <class T>
-void layer(const Geometry& g, const T* weight, const T* bias, const T* center, const T* radius, T* lower, T* upper) {
+inline void ibp_layer(const Geometry& g, const T* weight, const T* bias, const T* center, const T* radius, T* lower, T* upper) {
   int o = 0;
   for (; o + BLOCK <= g.cout; o += BLOCK)
     for (int oy = 0; oy < g.oh; ++oy)
@@ -105,7 +104,7 @@ void layer(const Geometry& g, const T* weight, const T* bias, const T* center, c
 }
 
 template <class T>
-bool run(const IbpArgs<T>& a) {
+bool run_ibp(const IbpArgs<T>& a) {
   constexpr int L = LANES<T>;
   const int64_t n = a.g.inputs(), m = a.g.outputs();
   const int64_t per_thread = 2 * (n + m) * L;
@@ -126,7 +125,7 @@ bool run(const IbpArgs<T>& a) {
         load_box<T>(a.in_lower + at, a.in_upper + at, int(n), count, a.relu, center, radius);
         held = tile;
       }
-      layer<T>(a.g, a.weight + p * a.weight_stride, a.bias ? a.bias + p * a.bias_stride : nullptr, center, radius, lower,
+      ibp_layer<T>(a.g, a.weight + p * a.weight_stride, a.bias ? a.bias + p * a.bias_stride : nullptr, center, radius, lower,
                upper);
       const int64_t out = (p * a.samples + b) * m;
       store_rows<T>(lower, int(m), count, a.lower + out);
@@ -136,11 +135,6 @@ bool run(const IbpArgs<T>& a) {
   free(scratch);
   return true;
 }
-
-}  // namespace
-
-bool ibp_f32(const IbpArgs<float>& a) { return run<float>(a); }
-bool ibp_f64(const IbpArgs<double>& a) { return run<double>(a); }
 
 }  // namespace GLSK_ISA
 }  // namespace glsk
