@@ -57,12 +57,21 @@ def _triton_missing() -> str | None:
     if _interpreting():
         return None
     if torch.version.cuda is None:
-        return "this PyTorch is built without CUDA; install a CUDA build of PyTorch (TRITON_INTERPRET=1 runs the kernels, slowly, on the CPU)"
+        return (
+            "this PyTorch is built without CUDA; install a CUDA build of it "
+            "(TRITON_INTERPRET=1 runs the kernels on the CPU, slowly)"
+        )
     if not torch.cuda.is_available():
-        return f"PyTorch sees no CUDA device; check nvidia-smi, and that the driver is new enough for CUDA {torch.version.cuda}"
+        return (
+            "PyTorch sees no CUDA device; check nvidia-smi, "
+            f"and that the driver is new enough for CUDA {torch.version.cuda}"
+        )
     major, minor = torch.cuda.get_device_capability()
     if major < 8:
-        return f"the kernels need compute capability 8.0 (Ampere) or newer, this GPU has {major}.{minor}; use backend='reference'"
+        return (
+            f"the kernels need compute capability 8.0 (Ampere) or newer, this GPU has {major}.{minor}; "
+            "use backend='reference'"
+        )
     return None
 
 

@@ -20,7 +20,7 @@ class Tile:
 
 
 def bytes_per_pair(layers: tuple[Geometry, ...], rows: int, backend: str, itemsize: int) -> int:
-    """Peak memory of one (member, sample): every layer's bounds, plus the reference's coefficients."""
+    """Peak memory of one (member, sample): every layer's bounds, plus what the backend's passes hold."""
     units = [layer.out_features for layer in layers]
     values = 2 * sum(units) + 4 * max(units)
     if backend == "reference":
@@ -28,6 +28,9 @@ def bytes_per_pair(layers: tuple[Geometry, ...], rows: int, backend: str, itemsi
         inputs = [layer.in_features for layer in layers]
         widest = max(max(units[:-1], default=0), rows)
         values += 6 * widest * max(inputs + units[:-1])
+    if backend == "triton":
+        # slopes and intercepts of a pass, and the list of its rows; coefficients lie in scratch of a fixed size
+        values += 2 * sum(units) + max(units)
     return values * itemsize
 
 

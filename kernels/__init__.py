@@ -2,8 +2,9 @@
 
 Importing this package adds the ``triton`` implementation to every op.
 
-* ``back_substitution`` is the engine of both passes; ``plan`` is the shape of a pass, as constants of that kernel;
-  ``pack``, ``rows`` and ``relu_relaxation`` prepare what it reads, ``passes`` launches it.
+* ``back_substitution`` is the engine of both passes, ``coefficients`` its device functions; ``plan`` makes the
+  ``shape`` of a pass, the constants of that kernel; ``pack``, ``rows`` and ``relu_relaxation`` prepare what it reads,
+  ``passes`` launches it.
 * ``config`` holds every tile size; ``launch`` the precision of products (:func:`launch.set_precision`).
 """
 

@@ -24,7 +24,8 @@ from glsk.kernels import (
     robust_cross_entropy,
     rows,
 )
-from glsk.kernels.plan import Plan, make_plan
+from glsk.kernels.plan import make_plan
+from glsk.kernels.shape import Plan
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 

@@ -1,6 +1,6 @@
 """Tile sizes, chosen by shape: the only place that holds them, as data.
 
-The numbers are for an H100 and come from the cost model in ``bench/cost_model.py``; they have not been tuned on a device.
+The numbers come from compiled code and the cost model in ``bench/cost_model.py``; they have not been tuned on a device.
 """
 
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ class Target:
     scratch_bytes: int
 
 
-HOPPER = Target(64, 64, 32, 64, 4, 2, 256 << 10)
+HOPPER = Target(128, 64, 32, 64, 8, 1, 256 << 10)
 """Products read their operands from shared memory (wgmma, tcgen05): wide tiles."""
 
 AMPERE = Target(32, 32, 32, 32, 4, 2, 256 << 10)
@@ -91,7 +91,7 @@ class IbpTile:
 
 def ibp_tile(layer: Geometry) -> IbpTile:
     """Interval steps are a thousandth of a pass: one tile, narrower for layers with few channels."""
-    return IbpTile(64, _block_n(layer.out_channels, 32), 32, 4)
+    return IbpTile(64, _block_n(layer.out_channels, 32), 16, 4)
 
 
 def rows(units: Sequence[int], limit: int, aim: Target) -> int:

@@ -1,8 +1,7 @@
 """What every launcher shares: the current device, the precision of products, strides as the kernels take them."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import ContextManager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from glsk.kernels import config
@@ -43,7 +42,7 @@ def using_precision(name: str) -> Iterator[None]:
         set_precision(before)
 
 
-def on(tensor: Tensor) -> ContextManager[object]:
+def on(tensor: Tensor) -> AbstractContextManager[object]:
     """Launch on the tensor's device (and its current stream)."""
     return torch.cuda.device_of(tensor) if tensor.is_cuda else nullcontext()
 

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 from glsk.kernels.launch import member_stride, rows_contiguous
-from glsk.kernels.plan import Plan
+from glsk.kernels.shape import Plan
 from torch import Tensor
 
 BLOCK = 1024

@@ -4,7 +4,8 @@ import torch
 import triton
 import triton.language as tl
 from glsk.kernels.launch import on
-from glsk.kernels.plan import Plan, spatial
+from glsk.kernels.plan import spatial
+from glsk.kernels.shape import Plan
 from torch import Tensor
 
 from glsk import ops

@@ -33,7 +33,9 @@ def unstable_rows_kernel(
     tl.store(counts_ptr + pair, count)
 
 
-def unstable_rows(known_lower: Tensor, known_upper: Tensor, lower: Tensor, upper: Tensor | None) -> tuple[Tensor, Tensor]:
+def unstable_rows(
+    known_lower: Tensor, known_upper: Tensor, lower: Tensor, upper: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """Rows [P, B, R] that are not proven stable and their number [P, B]; writes the others' known bounds.
 
     No count is read back to the host: the engine's programs look it up.

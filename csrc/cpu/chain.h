@@ -142,21 +142,21 @@ class ChainWorker {
   int interval_step(int j, int from, int count) {
     const Geometry& g = layers[j].g;
     const int to = from == 1 ? 2 : 1;
-    T *lower = center[to], *upper = radius[to];
-    ibp_layer<T>(g, layers[j].weight, layers[j].bias, center[from], radius[from], lower, upper);
-    const int64_t n = g.outputs();
+    const T *weight = layers[j].weight, *bias = layers[j].bias;
     if (a.method != IBP_METHOD && g.relu) {
-      store_rows<T>(lower, int(n), count, const_cast<T*>(layers[j].lower));
-      store_rows<T>(upper, int(n), count, const_cast<T*>(layers[j].upper));
-    }
-    for (int64_t i = 0; i < n; ++i) {
-      Vec<T> l = load<T>(lower + i * L), u = load<T>(upper + i * L);
-      if (g.relu) {
-        l = l < 0 ? Vec<T>{} : l;
-        u = u < 0 ? Vec<T>{} : u;
-      }
-      store<T>(lower + i * L, (l + u) * T(0.5));
-      store<T>(upper + i * L, (u - l) * T(0.5));
+      const int64_t n = g.outputs();
+      ibp_layer<T>(g, weight, bias, center[from], radius[from], center[to], radius[to]);
+      store_rows<T>(center[to], int(n), count, const_cast<T*>(layers[j].lower));
+      store_rows<T>(radius[to], int(n), count, const_cast<T*>(layers[j].upper));
+      if (a.method == CROWN_IBP_METHOD && j + 2 < a.depth)
+        for (int64_t i = 0; i < n * L; i += L) {
+          const Vec<T> l = load<T>(center[to] + i), u = load<T>(radius[to] + i), half = broadcast<T>(T(0.5));
+          store_unit<T, BOX_AFTER_RELU>((l + u) * half, (u - l) * half, center[to] + i, radius[to] + i);
+        }
+    } else if (g.relu) {
+      ibp_layer<T, BOX_AFTER_RELU>(g, weight, bias, center[from], radius[from], center[to], radius[to]);
+    } else {
+      ibp_layer<T, BOX>(g, weight, bias, center[from], radius[from], center[to], radius[to]);
     }
     return to;
   }
@@ -252,11 +252,10 @@ bool run_chain(const ChainArgs<T>& a) {
     ready = workers[i] && workers[i]->prepare();
   }
   if (ready) {
-    // Intervals prefer a tile's members in turn, which share the box; passes a member's tiles, which share its weights.
-    const bool tile_major = a.method == IBP_METHOD;
+    // A tile's members in turn: they share its box, and packing a member's weights is quick.
     parallel_ranges(threads, tasks, [&](int thread, int64_t first, int64_t last) {
       for (int64_t task = first; task < last; ++task) {
-        const int64_t p = tile_major ? task % a.members : task / tiles, b = (tile_major ? task / a.members : task % tiles) * L;
+        const int64_t p = task % a.members, b = task / a.members * L;
         workers[thread]->load_member(p);
         workers[thread]->run(b, a.samples - b < L ? int(a.samples - b) : L);
       }

@@ -53,8 +53,24 @@ inline void store_rows(const T* lanes, int n, int count, T* out) {
   }
 }
 
+// How a unit is stored: its bounds, or centre and radius of its box after the activation, which the next layer reads.
+enum Form { BOUNDS, BOX, BOX_AFTER_RELU };
+
+template <class T, Form FORM>
+GLSK_INLINE void store_unit(Vec<T> c, Vec<T> r, T* first, T* second) {
+  if (FORM == BOX_AFTER_RELU) {
+    Vec<T> l = c - r, u = c + r;
+    l = l < 0 ? Vec<T>{} : l;
+    u = u < 0 ? Vec<T>{} : u;
+    c = (l + u) * T(0.5);
+    r = (u - l) * T(0.5);
+  }
+  store<T>(first, FORM == BOUNDS ? c - r : c);
+  store<T>(second, FORM == BOUNDS ? c + r : r);
+}
+
 // N output channels from o at one position (oy, ox).
-template <class T, int N>
+template <class T, int N, Form FORM>
 GLSK_INLINE void outputs(const Geometry& g, const T* weight, const T* bias, const T* center, const T* radius, int o,
                          int oy, int ox, T* lower, T* upper) {
   constexpr int L = LANES<T>;
@@ -86,21 +102,20 @@ GLSK_INLINE void outputs(const Geometry& g, const T* weight, const T* bias, cons
 #pragma GCC unroll 16
   for (int i = 0; i < N; ++i) {
     const int64_t unit = (int64_t(o + i) * g.oh + oy) * g.ow + ox;
-    store<T>(lower + unit * L, c[i] - r[i]);
-    store<T>(upper + unit * L, c[i] + r[i]);
+    store_unit<T, FORM>(c[i], r[i], lower + unit * L, upper + unit * L);
   }
 }
 
-template <class T>
+template <class T, Form FORM = BOUNDS>
 inline void ibp_layer(const Geometry& g, const T* weight, const T* bias, const T* center, const T* radius, T* lower, T* upper) {
   int o = 0;
   for (; o + BLOCK <= g.cout; o += BLOCK)
     for (int oy = 0; oy < g.oh; ++oy)
       for (int ox = 0; ox < g.ow; ++ox)
-        outputs<T, BLOCK>(g, weight, bias, center, radius, o, oy, ox, lower, upper);
+        outputs<T, BLOCK, FORM>(g, weight, bias, center, radius, o, oy, ox, lower, upper);
   for (; o < g.cout; ++o)
     for (int oy = 0; oy < g.oh; ++oy)
-      for (int ox = 0; ox < g.ow; ++ox) outputs<T, 1>(g, weight, bias, center, radius, o, oy, ox, lower, upper);
+      for (int ox = 0; ox < g.ow; ++ox) outputs<T, 1, FORM>(g, weight, bias, center, radius, o, oy, ox, lower, upper);
 }
 
 template <class T>

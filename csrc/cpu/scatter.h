@@ -100,6 +100,10 @@ struct ScatterRow {
     memset(row, 0, sizeof(T) * s.g.cin * span * V * L);
     int ox = out.x0;
     for (; ox + NB <= out.x1; ox += NB) block<NB, false>(ox);
+    if (NB > 2 && ox + 2 <= out.x1) {
+      block<2, false>(ox);
+      ox += 2;
+    }
     for (; ox < out.x1; ++ox) block<1, false>(ox);
     const int left = out.x0 * SW - s.g.pw;
     for (int ci = 0; ci < s.g.cin; ++ci)

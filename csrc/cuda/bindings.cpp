@@ -101,7 +101,7 @@ PYBIND11_MODULE(_CUDA, module) {
     module.doc() = "CUDA kernels of glsk; called by glsk.cuda with addresses of device memory.";
     module.attr("max_layers") = glsk::cuda::MAX_LAYERS;
 
-    py::class_<PassArguments>(module, "Pass")
+    py::class_<PassArguments>(module, "Pass", py::module_local())
         .def(py::init([](std::int64_t members, std::int64_t samples, std::int64_t rows, int signs, bool hbox,
                          bool is_double, std::vector<std::int64_t> geometry, std::vector<WeightArgument> weights,
                          std::vector<WeightArgument> biases, std::vector<ViewArgument> lowers,

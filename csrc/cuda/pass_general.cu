@@ -77,9 +77,9 @@ struct Below {
         // A linear layer numbers as channels what the layer below it numbers as channels, rows and columns.
         const Layer& below = pass.layer[k - 1];
         const int below_channel = static_cast<int>(unit / (std::int64_t(below.out_height) * below.out_width));
-        const Relaxation<T> relaxation = relaxation_of<T>(below, pass.hbox, group.p, group.b, unit);
-        const T bias = bias_of<T>(below, group.p, below_channel);
-        for (int v = 0; v < QUAD; ++v) a.at[v] = through_relu(a.at[v], relaxation, bias, state.constant[v]);
+        const Steps<T> steps(relaxation_of<T>(below, pass.hbox, group.p, group.b, unit),
+                             bias_of<T>(below, group.p, below_channel));
+        for (int v = 0; v < QUAD; ++v) a.at[v] = steps.apply(a.at[v], state.constant[v]);
     }
 };
 

@@ -84,10 +84,10 @@ __device__ void through_linear(const Pass& pass, const Job& job, const float* ro
 #pragma unroll
             for (int v = 0; v < LANES; ++v) a[v] += rows[logit * LANES + v] * w;
         }
-        const Relaxation<float> relaxation = relaxation_of<float>(conv2, pass.hbox, job.p, job.b, unit);
-        const float bias = bias_of<float>(conv2, job.p, unit / area);
+        const Steps<float> steps(relaxation_of<float>(conv2, pass.hbox, job.p, job.b, unit),
+                                 bias_of<float>(conv2, job.p, unit / area));
 #pragma unroll
-        for (int v = 0; v < LANES; ++v) second[unit * LANES + v] = through_relu(a[v], relaxation, bias, total[v]);
+        for (int v = 0; v < LANES; ++v) second[unit * LANES + v] = steps.apply(a[v], total[v]);
     }
 }
 
@@ -148,11 +148,11 @@ __device__ void through_second(const Pass& pass, const Shape& shape, const Job& 
                 for (int i = 0; i < CHANNELS; ++i) {
                     if (channel + i >= conv2.in_channels) continue;
                     const int unit = ((channel + i) * conv2.in_height + y) * conv2.in_width + x;
-                    const Relaxation<float> relaxation = relaxation_of<float>(conv1, pass.hbox, job.p, job.b, unit);
-                    const float bias = bias_of<float>(conv1, job.p, channel + i);
+                    const Steps<float> steps(relaxation_of<float>(conv1, pass.hbox, job.p, job.b, unit),
+                                             bias_of<float>(conv1, job.p, channel + i));
 #pragma unroll
                     for (int v = 0; v < LANES; ++v) {
-                        first[unit * LANES + v] = through_relu(sum[py][px][i][v], relaxation, bias, total[v]);
+                        first[unit * LANES + v] = steps.apply(sum[py][px][i][v], total[v]);
                     }
                 }
             }

@@ -51,11 +51,6 @@ struct Shape {
     }
 };
 
-// What a coefficient w of a hidden unit becomes: its slope, and slope * bias + intercept, for w >= 0 and for w < 0.
-__device__ __forceinline__ float4 steps(const Relaxation<float>& r, float bias) {
-    return {r.lower_slope, r.lower_slope * bias, r.upper_slope, r.upper_slope * bias + r.intercept};
-}
-
 // A hidden unit's bounds and bias, and whether it exists: beyond the border there are zeros.
 struct Unit {
     float low, high, bias;
@@ -82,7 +77,9 @@ __device__ void fill(const Pass& pass, const Shape& shape, std::int64_t p, std::
         },
         [&](int index, const Unit& unit) {
             const Relaxation<float> r = pass.hbox ? mask(unit.low) : relax(unit.low, unit.high);
-            slopes[index] = unit.inside ? steps(r, unit.bias) : float4{0.f, 0.f, 0.f, 0.f};
+            const Steps<float> s(r, unit.bias);
+            slopes[index] = unit.inside ? float4{s.slope, s.constant, s.negative_slope, s.negative_constant}
+                                        : float4{0.f, 0.f, 0.f, 0.f};
         });
     const float* weight2 = weight_of<float>(second, p);
     for (Strided i(second.out_channels, w2_pitch(K2)); i.outer < first.out_channels; i.next()) {

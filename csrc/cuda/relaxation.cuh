@@ -41,14 +41,24 @@ __device__ __forceinline__ Relaxation<T> relaxation_of(const Layer& layer, int h
     return relax(l, slice<T>(layer.upper, p, b)[unit]);
 }
 
-// One step through a ReLU and the bias of the layer below it: returns the coefficient of the pre-activation and adds
-// to the row's constant. Lower bounds only: an upper bound is the negated lower bound of the negated row.
+// What a coefficient of a ReLU's output is multiplied with, to become that of the pre-activation less its bias, and to
+// be added to the row's constant. Lower bounds only: an upper bound is the negated lower bound of the negated row.
 template <class T>
-__device__ __forceinline__ T through_relu(T a, const Relaxation<T>& relaxation, T bias, T& constant) {
-    const T below = a * (a < T(0) ? relaxation.upper_slope : relaxation.lower_slope);
-    constant += (a < T(0) ? a : T(0)) * relaxation.intercept + below * bias;
-    return below;
-}
+struct Steps {
+    T slope, constant;                    // of a coefficient >= 0
+    T negative_slope, negative_constant;  // of one < 0
+
+    __device__ __forceinline__ Steps(const Relaxation<T>& r, T bias)
+        : slope(r.lower_slope),
+          constant(r.lower_slope * bias),
+          negative_slope(r.upper_slope),
+          negative_constant(r.upper_slope * bias + r.intercept) {}
+
+    __device__ __forceinline__ T apply(T a, T& sum) const {
+        sum += a * (a < T(0) ? negative_constant : constant);
+        return a * (a < T(0) ? negative_slope : slope);
+    }
+};
 
 template <class T>
 __device__ __forceinline__ const T* weight_of(const Layer& layer, std::int64_t p) {

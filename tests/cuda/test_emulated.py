@@ -137,14 +137,16 @@ def test_general_serves_what_patch_serves(
     agree(given_.run(launcher, 2, False, "general"), given_.run(launcher, 2, False, "patch"), torch.float32)
 
 
+@pytest.mark.parametrize("known", [False, True])
 @pytest.mark.parametrize(
-    ("variant", "outputs", "rows"), [("patch", None, None), ("margins", 10, 9), ("general", 10, 9)]
+    ("variant", "outputs", "rows"),
+    [("patch", None, None), ("general", None, None), ("margins", 10, 9), ("general", 10, 9)],
 )
 def test_no_race_between_barriers(
-    launcher: ModuleType, device: Emulation, variant: str, outputs: int | None, rows: int | None
+    launcher: ModuleType, device: Emulation, variant: str, outputs: int | None, rows: int | None, known: bool
 ) -> None:
     """Threads may run in any order between two barriers: the bits do not depend on it."""
-    given_ = problem(chain(*SMALL, outputs), rows=rows, known=rows is None)
+    given_ = problem(chain(*SMALL, outputs), rows=rows, known=known and rows is None)
     forwards = given_.run(launcher, 2, False, variant)
     device.set(reverse=True)
     for one, other in zip(forwards, given_.run(launcher, 2, False, variant), strict=True):

@@ -8,7 +8,7 @@ A process of its own, because a process that imported the kernels under TRITON_I
 import json
 import sys
 
-from glsk.kernels import aot
+from glsk.kernels import aot, config
 
 import glsk
 from glsk import models
@@ -30,6 +30,7 @@ def report(capability: int, nets: list[str]) -> list[dict[str, object]]:
                 "spills": binary.spills,
                 "tensor_core": binary.tensor_core,
                 "programs": binary.programs,
+                "wanted": config.target(capability).programs,
                 "matrix": matrix,
             }
         )

@@ -1,5 +1,7 @@
 """The shape of a pass: every product of a coefficient and a weight happens exactly once."""
 
+import itertools
+
 import pytest
 
 pytest.importorskip("triton", reason="Triton is not installed")
@@ -74,7 +76,7 @@ def test_scratch_and_packed_weights_do_not_overlap(aim: config.Target, from_C: b
     spans += [(offset, offset + layer.out_channels) for offset, layer in zip(plan.bias_offsets, CNN, strict=True)]
     spans += [] if from_C else [(plan.start.first, plan.start.first + 4 * 7)]
     spans.sort()
-    assert all(stop <= start for (_, stop), (start, _) in zip(spans, spans[1:], strict=False))
+    assert all(stop <= start for (_, stop), (start, _) in itertools.pairwise(spans))
     assert spans[-1][1] <= plan.packed
     held = (0, plan.rows * plan.start.units)
     for stage in plan.stages:
