@@ -32,7 +32,7 @@ $(INSTALLED): pyproject.toml setup.py constraints.txt $(SOURCES)
 	touch $@
 
 demo: venv
-	$(BIN)/glsk train $(DEMO_FLAGS)
+	$(BIN)/glsk train $(DEMO_FLAGS) $$(test ! -d runs/quick/checkpoints || echo --resume)
 
 test: venv
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)

@@ -83,9 +83,7 @@ class BoundedModule:
             glsk.NumericalError: a bound is NaN (the weights or the box overflow).
         """
         method = bounds.canonical_method(method)
-        query = self._query(
-            x, eps, clip, x_L, x_U, C, params, backend, prune, bound_upper, memory_limit, check_finite
-        )
+        query = self._query(x, eps, clip, x_L, x_U, C, params, backend, prune, bound_upper, memory_limit, check_finite)
         members, samples = query.population.size, query.x_L.shape[1]
         rows = query.layers[-1].out_features if query.C is None else query.C.shape[1]
         lower = query.x_L.new_empty(members, samples, rows)
@@ -128,9 +126,7 @@ class BoundedModule:
         Raises: as :meth:`compute_bounds`.
         """
         relaxation = bounds.get(method)
-        query = self._query(
-            x, eps, clip, x_L, x_U, None, params, backend, False, True, memory_limit, check_finite
-        )
+        query = self._query(x, eps, clip, x_L, x_U, None, params, backend, False, True, memory_limit, check_finite)
         members, samples = query.population.size, query.x_L.shape[1]
         found = {
             layer.name: tuple(query.x_L.new_empty(members, samples, layer.geometry.out_features) for _ in range(2))
@@ -208,9 +204,7 @@ class BoundedModule:
 
     def _tiles(self, query: Query, rows: int, memory_limit: int) -> "list[tiling.Tile]":
         per_pair = tiling.bytes_per_pair(query.layers, rows, query.backend, query.x_L.element_size())
-        return list(
-            tiling.tiles(query.population.size, query.x_L.shape[1], per_pair, memory_limit, query.backend)
-        )
+        return list(tiling.tiles(query.population.size, query.x_L.shape[1], per_pair, memory_limit, query.backend))
 
 
 def _cut(query: Query, tile: tiling.Tile) -> Query:

@@ -100,12 +100,13 @@ class Worker : public Scratch<T> {
   void bound_layer(int64_t p, int64_t b, int count) {
     const Geometry& g = plan.g[plan.last()];
     const int64_t n = g.outputs(), out = (p * a.samples + b) * n;
+    const Lanes<T> all = lanes_of(nullptr, 0, g.cout);
     for (int oy = 0; oy < g.oh; ++oy)
       for (int ox = 0; ox < g.ow; ++ox) {
         const int64_t at = out + int64_t(oy) * g.ow + ox;
         if (plan.paired && count == 2) {
           const int rows = unproved(at) + unproved(at + n);
-          if (rows) layer_block<2, 2>(oy, ox, lanes_of(nullptr, 0, g.cout), p, at, 0);
+          if (rows) layer_block<2, 2>(oy, ox, all, p, at, 0);
         } else {
           for (int s = 0; s < count; ++s) bound_position(oy, ox, p, at + s * n, s);
         }
@@ -132,6 +133,7 @@ class Worker : public Scratch<T> {
   // Lists the channels at one position that known bounds do not prove stable; the others keep those bounds.
   int unproved(int64_t at) {
     const Geometry& g = plan.g[plan.last()];
+    if (!a.known_lower) return g.cout;
     int count = 0;
     for (int c = 0; c < g.cout; ++c)
       if (!proved(at + int64_t(c) * g.oh * g.ow)) channels[count++] = c;

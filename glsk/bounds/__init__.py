@@ -6,11 +6,21 @@ Every module of this package is imported, so a new relaxation is one new file.
 import importlib
 import pkgutil
 
-from glsk.bounds.query import Bounds, Query
 from glsk.bounds.output import in_one_op, output_bounds
+from glsk.bounds.query import Bounds, Query
 from glsk.bounds.registry import Relaxation, canonical_method, get, methods, relaxation
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["Bounds", "Query", "Relaxation", "canonical_method", "get", "in_one_op", "methods", "output_bounds", "relaxation"]
+__all__ = [
+    "Bounds",
+    "Query",
+    "Relaxation",
+    "canonical_method",
+    "get",
+    "in_one_op",
+    "methods",
+    "output_bounds",
+    "relaxation",
+]

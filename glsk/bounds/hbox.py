@@ -1,7 +1,7 @@
 """HBox: the hybrid zonotope with box ReLUs (paper, §2.2; Mirman et al., 2018), in back-substitution form.
 
-A value is h + E e + beta b with e, b in [-1, 1]: E its exact dependence on the input, beta an uncorrelated box. Only the
-interval [h - beta, h + beta] is carried forward; sum |E| of a row is recovered by back-substituting the row through
+A value is h + E e + beta b with e, b in [-1, 1]: E its exact dependence on the input, beta an uncorrelated box. Only
+the interval [h - beta, h + beta] is carried forward; sum |E| of a row is recovered by back-substituting the row through
 the ReLUs that kept E, the stable-active ones.
 """
 

@@ -9,7 +9,15 @@ from glsk.ops.registry import Op
 from glsk.ops.relu_relaxation import relu_relaxation
 from glsk.ops.robust_cross_entropy import robust_cross_entropy
 
-ALL: tuple[Op, ...] = (chain_bounds, crown_pass, hbox_pass, hbox_relu, ibp_affine, relu_relaxation, robust_cross_entropy)
+ALL: tuple[Op, ...] = (
+    chain_bounds,
+    crown_pass,
+    hbox_pass,
+    hbox_relu,
+    ibp_affine,
+    relu_relaxation,
+    robust_cross_entropy,
+)
 """Every op, for tests and benchmarks."""
 
 __all__ = [

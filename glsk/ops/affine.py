@@ -1,4 +1,4 @@
-"""An affine layer with one weight set a member, forwards and transposed: the two products the references are made of."""
+"""An affine layer with one weight set a member, forwards and transposed: what the references are made of."""
 
 import torch
 import torch.nn.functional as F

@@ -45,20 +45,21 @@ def chain_bounds_reference(
     for k in range(last):
         if method == "CROWN":
             head = encode(layers[: k + 1])
-            args = (x_L, x_U, weights[: k + 1], biases[: k + 1], lowers, uppers, None, None, None, head, True)
-            lower, upper = crown_pass_reference(*args)
+            lower, upper = crown_pass_reference(
+                x_L, x_U, weights[: k + 1], biases[: k + 1], lowers, uppers, None, None, None, head, True
+            )
         else:
             lower, upper = ibp_affine_reference(lower, upper, weights[k], biases[k], list(layers[k]), relu)
         relu = bool(layers[k].relu)
         lowers.append(lower)
         uppers.append(upper)
     if method != "IBP":
-        args = (x_L, x_U, weights, biases, lowers, uppers, C, None, None, geometry, bound_upper)
-        return crown_pass_reference(*args)
+        return crown_pass_reference(x_L, x_U, weights, biases, lowers, uppers, C, None, None, geometry, bound_upper)
     if relu:
         lower, upper = lower.clamp(min=0), upper.clamp(min=0)
-    tail = (weights[last:], biases[last:], [], [], C, None, None, list(layers[last]), bound_upper)
-    return crown_pass_reference(lower, upper, *tail)
+    return crown_pass_reference(
+        lower, upper, weights[last:], biases[last:], [], [], C, None, None, list(layers[last]), bound_upper
+    )
 
 
 def _fake(
