@@ -34,7 +34,7 @@ class ChainWorker {
     shapes = zeroed<Geometry>(int64_t(depth) * depth);
     offsets = zeroed<int64_t>(int64_t(depth) * depth * Plan<T>::OFFSETS);
     if (!workers || !plans || !pass_args || !layers || !shapes || !offsets) return false;
-    int64_t widest = 0, held = 0, bytes = 0;
+    int64_t widest = a.rows, held = 0, bytes = 0;
     for (int j = 0; j < depth; ++j) {
       layers[j] = a.layers[j];
       const Geometry& g = layers[j].g;
