@@ -49,8 +49,8 @@ class Op:
         return register
 
     def implemented(self, backend: str) -> bool:
-        """Whether a loaded backend has its own implementation."""
-        return backend in self._implementations
+        """Whether a loaded backend has its own implementation, other than the reference."""
+        return backend != "reference" and backend in self._implementations
 
     def __call__(self, *args: Any, backend: str = "auto") -> Any:
         return self._overload(*args, backend)
