@@ -8,6 +8,7 @@ from torch import Tensor
 from glsk import _C, ops
 from glsk.geometry import decode
 from glsk.ops.chain_bounds import METHODS
+from glsk.ops.crown_pass import empty_bounds
 
 
 def _threads() -> int:
@@ -108,10 +109,8 @@ def chain_bounds(
     method: str,
     bound_upper: bool,
 ) -> tuple[Tensor, Tensor]:
-    members, samples = weights[0].shape[0], x_L.shape[1]
-    rows = decode(geometry)[-1].out_features if C is None else C.shape[1]
-    lower = x_L.new_empty(members, samples, rows)
-    upper = x_L.new_empty(members, samples, rows) if bound_upper else x_L.new_empty(0)
+    lower, upper = empty_bounds(x_L, weights, C, geometry, bound_upper)
+    members, samples, rows = lower.shape
     x_L, x_U, C = x_L.contiguous(), x_U.contiguous(), None if C is None else C.contiguous()
     layers, _kept = _layers(weights, biases, [], [])
     _kernel("chain", x_L)(
@@ -144,10 +143,8 @@ def _pass(
     bound_upper: bool,
     hbox: bool,
 ) -> tuple[Tensor, Tensor]:
-    members, samples = weights[0].shape[0], x_L.shape[1]
-    rows = decode(geometry)[-1].out_features if C is None else C.shape[1]
-    lower = x_L.new_empty(members, samples, rows)
-    upper = x_L.new_empty(members, samples, rows) if bound_upper else x_L.new_empty(0)
+    lower, upper = empty_bounds(x_L, weights, C, geometry, bound_upper)
+    members, samples, rows = lower.shape
     x_L, x_U, box_stride = _box(x_L, x_U)
     C = None if C is None else C.contiguous()
     known_lower, known_upper = (None, None) if known is None else (known[0].contiguous(), known[1].contiguous())

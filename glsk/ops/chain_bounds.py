@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from glsk.geometry import decode, encode
-from glsk.ops.crown_pass import crown_pass_reference
+from glsk.ops.crown_pass import crown_pass_reference, empty_bounds
 from glsk.ops.ibp_affine import ibp_affine_reference
 from glsk.ops.registry import Op
 
@@ -72,9 +72,7 @@ def _fake(
     method: str,
     bound_upper: bool,
 ) -> tuple[Tensor, Tensor]:
-    rows = decode(geometry)[-1].out_features if C is None else C.shape[1]
-    shape = (weights[0].shape[0], x_L.shape[1], rows)
-    return x_L.new_empty(shape), x_L.new_empty(shape if bound_upper else 0)
+    return empty_bounds(x_L, weights, C, geometry, bound_upper)
 
 
 chain_bounds = Op(

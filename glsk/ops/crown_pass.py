@@ -38,7 +38,7 @@ def crown_pass_reference(
         lower, upper: [P, B, S], or [P, B, out].
     """
     layers = decode(geometry)
-    rows = _first_rows(weights[-1], C, layers[-1])
+    rows = first_rows(weights[-1], C, layers[-1])
     lower = _one_side(rows, x_L, x_U, weights, biases, lowers, uppers, layers)
     upper = -_one_side(-rows, x_L, x_U, weights, biases, lowers, uppers, layers) if bound_upper else lower.new_empty(0)
     if known_lower is not None and known_upper is not None:
@@ -48,7 +48,7 @@ def crown_pass_reference(
     return lower, upper
 
 
-def _first_rows(weight: Tensor, C: Tensor | None, layer: Geometry) -> Tensor:
+def first_rows(weight: Tensor, C: Tensor | None, layer: Geometry) -> Tensor:
     """The rows as functions of layer k's output: [1, 1 or B, R, out]."""
     if C is None:
         return torch.eye(layer.out_features, dtype=weight.dtype, device=weight.device)[None, None]
@@ -81,6 +81,15 @@ def _one_side(
     return constant + (rows @ center[..., None] - rows.abs() @ radius[..., None]).squeeze(-1)
 
 
+def empty_bounds(
+    x_L: Tensor, weights: list[Tensor], C: Tensor | None, geometry: list[int], bound_upper: bool
+) -> tuple[Tensor, Tensor]:
+    """Uninitialised lower and upper bounds of the last layer's outputs, or of C times them: [P, B, S]."""
+    rows = decode(geometry)[-1].out_features if C is None else C.shape[1]
+    shape = (weights[0].shape[0], x_L.shape[1], rows)
+    return x_L.new_empty(shape), x_L.new_empty(shape if bound_upper else 0)
+
+
 def _fake(
     x_L: Tensor,
     x_U: Tensor,
@@ -94,9 +103,7 @@ def _fake(
     geometry: list[int],
     bound_upper: bool,
 ) -> tuple[Tensor, Tensor]:
-    rows = decode(geometry)[-1].out_features if C is None else C.shape[1]
-    shape = (weights[0].shape[0], x_L.shape[1], rows)
-    return x_L.new_empty(shape), x_L.new_empty(shape if bound_upper else 0)
+    return empty_bounds(x_L, weights, C, geometry, bound_upper)
 
 
 crown_pass = Op(

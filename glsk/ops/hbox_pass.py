@@ -4,7 +4,7 @@ from torch import Tensor
 
 from glsk.geometry import decode
 from glsk.ops import affine
-from glsk.ops.crown_pass import _first_rows
+from glsk.ops.crown_pass import empty_bounds, first_rows
 from glsk.ops.registry import Op
 
 
@@ -32,7 +32,7 @@ def hbox_pass_reference(
         radius [P, B, S], or [P, B, out]; not negative.
     """
     layers = decode(geometry)
-    rows = _first_rows(weights[-1], C, layers[-1]).expand(weights[0].shape[0], x_L.shape[1], -1, -1)
+    rows = first_rows(weights[-1], C, layers[-1]).expand(weights[0].shape[0], x_L.shape[1], -1, -1)
     for k in reversed(range(len(layers))):
         if k < len(layers) - 1 and layers[k].relu:
             rows = rows * (lowers[k] >= 0).to(rows.dtype)[:, :, None]
@@ -49,8 +49,7 @@ def _fake(
     C: Tensor | None,
     geometry: list[int],
 ) -> Tensor:
-    rows = decode(geometry)[-1].out_features if C is None else C.shape[1]
-    return x_L.new_empty(weights[0].shape[0], x_L.shape[1], rows)
+    return empty_bounds(x_L, weights, C, geometry, bound_upper=False)[0]
 
 
 hbox_pass = Op(
