@@ -63,12 +63,12 @@ void pass(int members, int samples, const std::vector<int>& geometry, const std:
 
 template <class T>
 void chain(int members, int samples, const std::vector<int>& geometry, const std::vector<LayerAddresses>& layers,
-           Address x_lower, Address x_upper, Address C, int rows, int method, Address lower, Address upper,
-           int threads) {
+           Address x_lower, Address x_upper, Address C, int rows, int method, bool prune, Address lower,
+           Address upper, int threads) {
   const std::vector<glsk::Layer<T>> chain = layers_of<T>(geometry, layers);
   const glsk::ChainArgs<T> args = {members,        samples,      int(chain.size()), chain.data(), at<T>(x_lower),
                                    at<T>(x_upper), at<T>(C),     rows,              glsk::Method(method),
-                                   at<T>(lower),   at<T>(upper), threads};
+                                   prune,          at<T>(lower), at<T>(upper),      threads};
   py::gil_scoped_release unlocked;
   bool done;
   if constexpr (std::is_same_v<T, float>)

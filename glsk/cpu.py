@@ -107,6 +107,7 @@ def chain_bounds(
     C: Tensor | None,
     geometry: list[int],
     method: str,
+    prune: bool,
     bound_upper: bool,
 ) -> tuple[Tensor, Tensor]:
     lower, upper = empty_bounds(x_L, weights, C, geometry, bound_upper)
@@ -123,6 +124,7 @@ def chain_bounds(
         _address(C),
         rows,
         METHODS.index(method),
+        prune,
         _address(lower),
         _address(upper),
         _threads(),

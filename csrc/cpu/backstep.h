@@ -37,7 +37,6 @@ struct Unit {
   T slope_pos, slope_neg, const_pos, const_neg;
 };
 
-// What becomes of a finished coefficient: it passes the activation of the layer before, or meets the box.
 // The constants are kept in four partial sums, so that additions need not wait for each other.
 constexpr int SUMS = 4;
 
@@ -46,32 +45,17 @@ struct Constants {
   Vec<T> sum[SUMS][V];
 };
 
-// A block's vectors either hold rows of one sample (S = 1), or the same rows of S = V samples, a vector each: they then
-// share the weights, and differ in their activations and boxes.
-template <class T, int V, int S>
-GLSK_INLINE void pass_activation(const Unit<T>* const (&before)[2], int64_t unit, const Vec<T> (&a)[V],
-                                 Vec<T> (&sum)[V], T* out) {
-#pragma GCC unroll 2
-  for (int v = 0; v < V; ++v) {
-    const Unit<T>& u = before[S == 1 ? 0 : v][unit];
-    sum[v] += a[v] * by_sign<T>(a[v], u.const_neg, u.const_pos);
-    store<T>(out + v * LANES<T>, a[v] * by_sign<T>(a[v], u.slope_neg, u.slope_pos));
-  }
-}
-
-template <class T, int V, int S>
-GLSK_INLINE void meet_box(const T* const (&box)[2], int64_t input, const Vec<T> (&a)[V], Vec<T> (&sum)[V]) {
-#pragma GCC unroll 2
-  for (int v = 0; v < V; ++v) {
-    const T* ends = box[S == 1 ? 0 : v] + 2 * input;
-    sum[v] += a[v] * by_sign<T>(a[v], ends[1], ends[0]);
-  }
-}
-
 // The outputs that read one row (or column) of inputs: at kernel index k output o, at k + stride output o - 1, and so on.
 struct Reach {
   int k, o;
 };
+
+// How the lanes of a block of V vectors relate to samples.
+//   1      all lanes are rows of one sample
+//   2      the same rows of two samples, a vector each (V = 2): they share the weights
+//   TILE   a lane a sample, a vector a row
+//   MIXED  a lane any pair of a row and one of the tile's samples
+constexpr int TILE = 3, MIXED = 4;
 
 // Everything one step reads, for any block of rows.
 template <class T>
@@ -86,7 +70,67 @@ struct Step {
   const uint64_t* before_alive;
   int before_words;
   const T* box[2];         // a sample: [cin * h * w][2] lower and upper end of the inputs, for the first layer
+  // TILE and MIXED have instead of `before` and `box`, with a lane a sample of the tile:
+  const T* lines;          // [cin * h * w][4][lanes] slope_pos, slope_neg, const_pos, const_neg
+  const T* ends;           // [cin * h * w][2][lanes] lower and upper end
+  const Mask<T>* sample;   // MIXED: [V] which sample of the tile each lane bounds a row of
 };
+
+// One of two vectors a lane, by the sign of a: pair[0, L) where a >= 0, pair[L, 2L) where a < 0.
+template <class T>
+GLSK_INLINE Vec<T> of_sign(Vec<T> a, const T* pair) {
+  return a < 0 ? load<T>(pair + LANES<T>) : load<T>(pair);
+}
+
+// Where lanes of samples `sample` and the sign of a stand in two vectors that hold a lane a sample.
+template <class T>
+GLSK_INLINE Mask<T> place_of(Vec<T> a, Mask<T> sample) {
+  return sample | (((Mask<T>)a >> int(8 * sizeof(T) - 1)) & LANES<T>);
+}
+
+// What becomes of finished coefficients: they pass the activation of the layer before ...
+template <class T, int V, int S>
+GLSK_INLINE void pass_activation(const Step<T>& s, int64_t unit, const Vec<T> (&a)[V], Vec<T> (&sum)[V], T* out) {
+  constexpr int L = LANES<T>;
+#pragma GCC unroll 4
+  for (int v = 0; v < V; ++v) {
+    Vec<T> slope, constant;
+    if constexpr (S == TILE) {
+      const T* lines = s.lines + 4 * L * unit;
+      slope = of_sign<T>(a[v], lines);
+      constant = of_sign<T>(a[v], lines + 2 * L);
+    } else if constexpr (S == MIXED) {
+      const T* lines = s.lines + 4 * L * unit;
+      const Mask<T> place = place_of<T>(a[v], s.sample[v]);
+      slope = __builtin_shuffle(load<T>(lines), load<T>(lines + L), place);
+      constant = __builtin_shuffle(load<T>(lines + 2 * L), load<T>(lines + 3 * L), place);
+    } else {
+      const Unit<T>& u = s.before[S == 1 ? 0 : v][unit];
+      slope = by_sign<T>(a[v], u.slope_neg, u.slope_pos);
+      constant = by_sign<T>(a[v], u.const_neg, u.const_pos);
+    }
+    sum[v] += a[v] * constant;
+    store<T>(out + v * L, a[v] * slope);
+  }
+}
+
+// ... or meet the box.
+template <class T, int V, int S>
+GLSK_INLINE void meet_box(const Step<T>& s, int64_t input, const Vec<T> (&a)[V], Vec<T> (&sum)[V]) {
+  constexpr int L = LANES<T>;
+#pragma GCC unroll 4
+  for (int v = 0; v < V; ++v) {
+    if constexpr (S == TILE) {
+      sum[v] += a[v] * of_sign<T>(a[v], s.ends + 2 * L * input);
+    } else if constexpr (S == MIXED) {
+      const T* ends = s.ends + 2 * L * input;
+      sum[v] += a[v] * __builtin_shuffle(load<T>(ends), load<T>(ends + L), place_of<T>(a[v], s.sample[v]));
+    } else {
+      const T* ends = s.box[S == 1 ? 0 : v] + 2 * input;
+      sum[v] += a[v] * by_sign<T>(a[v], ends[1], ends[0]);
+    }
+  }
+}
 
 // The positions of the set bits of every byte, in order.
 struct SetBits {

@@ -1,12 +1,11 @@
 // A whole relaxation of a whole network for a few samples at a time: no hidden bound ever leaves a thread's scratch.
-// Layers are bounded as in ibp.h and pass.h, in the same arithmetic; what is saved is the way to memory and back, and
-// making each layer's relaxation anew for every later pass.
+// What is saved is the way to memory and back, making each layer's relaxation anew for every later pass, and idle lanes.
 #pragma once
 
 #include <new>
 
 #include "cpu/ibp.h"
-#include "cpu/pass.h"
+#include "cpu/tile_pass.h"
 
 namespace glsk {
 namespace GLSK_ISA {
@@ -18,71 +17,25 @@ class ChainWorker {
 
   ~ChainWorker() {
     for (int k = 0; k < a.depth; ++k) {
-      if (workers) delete workers[k];
+      if (passes) delete passes[k];
       if (plans) delete plans[k];
     }
-    free(workers), free(plans), free(pass_args), free(layers), free(shapes), free(offsets), free(memory), free(lanes);
+    delete tile;
+    free(passes), free(plans), free(pass_args), free(layers), free(shapes), free(offsets), free(memory), free(lanes);
   }
 
   // Takes all memory; false if there is none.
   bool prepare() {
     const int depth = a.depth;
-    workers = zeroed<Worker<T>*>(depth);
+    passes = zeroed<TilePass<T>*>(depth);
     plans = zeroed<Plan<T>*>(depth);
     pass_args = zeroed<PassArgs<T>>(depth);
     layers = zeroed<Layer<T>>(depth);
     shapes = zeroed<Geometry>(int64_t(depth) * depth);
     offsets = zeroed<int64_t>(int64_t(depth) * depth * Plan<T>::OFFSETS);
-    if (!workers || !plans || !pass_args || !layers || !shapes || !offsets) return false;
-    int64_t widest = a.rows, held = 0, bytes = 0;
-    for (int j = 0; j < depth; ++j) {
-      layers[j] = a.layers[j];
-      const Geometry& g = layers[j].g;
-      widest = Plan<T>::larger(widest, Plan<T>::larger(g.inputs(), g.outputs()));
-      held += 2 * L * int64_t(g.outputs());
-    }
-    const int64_t spec = a.C ? int64_t(a.rows) * a.layers[depth - 1].g.outputs() : 0;
-    lanes = allocate<T>((6 * widest + spec) * L + held + L);
-    if (!lanes) return false;
-    for (int k = 0; k < depth; ++k) {
-      if (!passed(k)) continue;
-      PassArgs<T>& p = pass_args[k];
-      p = {1, SAMPLES, k + 1, layers, nullptr, nullptr, 0, nullptr, a.layers[k].g.outputs(), nullptr, nullptr,
-           nullptr, nullptr, false, 1};
-      // Only whether they are null matters to the plan.
-      p.lower = p.upper = lanes;
-      if (k == depth - 1) {
-        p.C = a.C;
-        if (a.C) p.rows = a.rows;
-        if (!a.upper) p.upper = nullptr;
-      }
-      plans[k] = new (std::nothrow) Plan<T>(p, shapes + int64_t(k) * depth, offsets + int64_t(k) * depth * Plan<T>::OFFSETS);
-      if (!plans[k]) return false;
-      bytes += Arena::size<char>(Worker<T>::bytes(*plans[k]));
-    }
-    memory = allocate<char>(bytes + 1);
-    if (!memory) return false;
-    char* at = memory;
-    for (int k = 0; k < depth; ++k) {
-      if (!passed(k)) continue;
-      workers[k] = new (std::nothrow) Worker<T>(*plans[k], at);
-      if (!workers[k]) return false;
-      at += Arena::size<char>(Worker<T>::bytes(*plans[k]));
-    }
-    for (int k = 0; k + 1 < depth; ++k)
-      if (workers[k]) workers[k]->share_samples(*workers[depth - 1]);
-    T* to = lanes + (6 * widest + spec) * L;
-    for (int i = 0; i < 3; ++i) {
-      center[i] = lanes + 2 * i * widest * L;
-      radius[i] = center[i] + widest * L;
-    }
-    spec_lanes = lanes + 6 * widest * L;
-    for (int j = 0; j < depth; ++j) {
-      layers[j].lower = to;
-      layers[j].upper = to + L * int64_t(layers[j].g.outputs());
-      to += 2 * L * int64_t(layers[j].g.outputs());
-    }
-    return true;
+    if (!passes || !plans || !pass_args || !layers || !shapes || !offsets) return false;
+    for (int j = 0; j < depth; ++j) layers[j] = a.layers[j];
+    return prepare_lanes() && prepare_passes();
   }
 
   void load_member(int64_t p) {
@@ -93,72 +46,163 @@ class ChainWorker {
       layers[j].bias = a.layers[j].bias ? a.layers[j].bias + p * a.layers[j].bias_stride : nullptr;
     }
     for (int k = 0; k < a.depth; ++k)
-      if (workers[k]) workers[k]->load_member(0);
+      if (passes[k]) passes[k]->load_member(0);
   }
 
   // Samples b..b+count, at most LANES, of the loaded member.
   void run(int64_t b, int count) {
-    const int64_t n = layers[0].g.inputs();
-    if (tile != b) {  // the box is the same for every member
-      load_box<T>(a.x_lower + b * n, a.x_upper + b * n, int(n), count, false, center[0], radius[0]);
-      if (a.method == IBP_METHOD && a.C) load_specification(b, count);
-      tile = b;
+    if (held != b) load_samples(b, count);
+    const int last = a.depth - 1;
+    int from = 0;  // where the box of the next layer's inputs stands, in layers bounded by intervals
+    for (int j = 0; j < last; ++j) {
+      if (a.method == IBP_METHOD)
+        from = interval_step(j, from);
+      else
+        from = a.method == CROWN_METHOD ? crown_layer(j, count) : crown_ibp_layer(j, from);
     }
-    const int last = a.depth - 1, boxed = a.method == CROWN_METHOD ? 1 : last;
-    int from = 0;
-    for (int j = 0; j < boxed && j < last; ++j) from = interval_step(j, from, count);
-    if (a.method == IBP_METHOD)
-      interval_output(from, b, count);
+    if (!passes[last])
+      interval_output(from);
+    else if (a.C)
+      passes[last]->bound_specification(spec_lanes, lower, a.upper ? upper : nullptr);
     else
-      for (int s = 0; s < count; s += SAMPLES) back_substitute(b + s, s, count - s < SAMPLES ? count - s : SAMPLES);
+      passes[last]->bound_layer(nullptr, nullptr, count, lower, a.upper ? upper : nullptr);
+    const int64_t out = (member * a.samples + b) * a.rows;
+    store_rows<T>(lower, a.rows, count, a.lower + out);
+    if (a.upper) store_rows<T>(upper, a.rows, count, a.upper + out);
   }
 
  private:
   static constexpr int L = LANES<T>;
   const ChainArgs<T>& a;
-  Worker<T>** workers = nullptr;
+  TilePass<T>** passes = nullptr;  // of the layers bounded by back-substitution
   Plan<T>** plans = nullptr;
+  Tile<T>* tile = nullptr;
   PassArgs<T>* pass_args = nullptr;
-  Layer<T>* layers = nullptr;  // of the loaded member; bounds [LANES samples][outputs], or [SAMPLES] where a pass made them
+  Layer<T>* layers = nullptr;      // of the loaded member
   Geometry* shapes = nullptr;
   int64_t* offsets = nullptr;
   char* memory = nullptr;
-  T *lanes = nullptr, *center[3], *radius[3], *spec_lanes;
-  int64_t member = -1, tile = -1;
+  T* lanes = nullptr;              // what follows, [units][lanes]
+  T *center[3], *radius[3], *lower, *upper, *known_lower, *known_upper, *spec_lanes;
+  int64_t member = -1, held = -1;
 
   template <class U>
   static U* zeroed(int64_t count) {
     return static_cast<U*>(calloc(size_t(count), sizeof(U)));
   }
 
-  // Whether layer k (the last: the output) is bounded by back-substitution.
+  bool prepare_lanes() {
+    int64_t widest = a.rows;
+    for (int j = 0; j < a.depth; ++j)
+      widest = Plan<T>::larger(widest, Plan<T>::larger(layers[j].g.inputs(), layers[j].g.outputs()));
+    const int64_t spec = a.C ? int64_t(a.rows) * layers[a.depth - 1].g.outputs() : 0;
+    lanes = allocate<T>((10 * widest + spec) * L);
+    if (!lanes) return false;
+    T* to = lanes;
+    T** const places[] = {&center[0], &center[1], &center[2], &radius[0],   &radius[1],
+                          &radius[2], &lower,     &upper,     &known_lower, &known_upper};
+    for (T** place : places) {
+      *place = to;
+      to += widest * L;
+    }
+    spec_lanes = to;
+    return true;
+  }
+
+  bool prepare_passes() {
+    const int depth = a.depth;
+    int64_t bytes = 0;
+    for (int k = 0; k < depth; ++k) {
+      if (!passed(k)) continue;
+      PassArgs<T>& p = pass_args[k];
+      p = {1, L, k + 1, layers, nullptr, nullptr, 0, nullptr, a.layers[k].g.outputs(), nullptr, nullptr,
+           nullptr, nullptr, false, 1};
+      p.lower = lower;
+      p.upper = k < depth - 1 || a.upper ? upper : nullptr;  // only whether it is null matters to the plan
+      if (k == depth - 1 && a.C) {
+        p.C = a.C;
+        p.rows = a.rows;
+      }
+      int64_t* at = offsets + int64_t(k) * depth * Plan<T>::OFFSETS;
+      plans[k] = new (std::nothrow) Plan<T>(p, shapes + int64_t(k) * depth, at, true);
+      if (!plans[k]) return false;
+      bytes += Arena::size<char>(TilePass<T>::bytes(*plans[k]));
+    }
+    const Plan<T>* whole = plans[depth - 1];
+    if (!whole) return true;
+    bytes += Arena::size<char>(Tile<T>::bytes(*whole));
+    memory = allocate<char>(bytes);
+    if (!memory) return false;
+    char* at = memory;
+    tile = new (std::nothrow) Tile<T>(*whole, Arena{at});
+    if (!tile) return false;
+    at += Arena::size<char>(Tile<T>::bytes(*whole));
+    for (int k = 0; k < depth; ++k) {
+      if (!plans[k]) continue;
+      passes[k] = new (std::nothrow) TilePass<T>(*plans[k], *tile, Arena{at});
+      if (!passes[k]) return false;
+      at += Arena::size<char>(TilePass<T>::bytes(*plans[k]));
+    }
+    return true;
+  }
+
+  // Whether layer k (the last: the output) is bounded by back-substitution; through one layer intervals do the same.
   bool passed(int k) const {
-    if (k == a.depth - 1) return a.method != IBP_METHOD;
+    if (a.method == IBP_METHOD) return false;
+    if (k == a.depth - 1) return k > 0 || a.C;
     return a.method == CROWN_METHOD && k > 0 && a.layers[k].g.relu;
   }
 
-  // Layer j by intervals, from the box in centre/radius `from`; keeps its bounds if a pass will read them, and returns
-  // where the box after its activation stands (place 0 keeps the input's).
-  int interval_step(int j, int from, int count) {
-    const Geometry& g = layers[j].g;
+  void load_samples(int64_t b, int count) {
+    const int64_t n = layers[0].g.inputs();
+    const T *from_lower = a.x_lower + b * n, *from_upper = a.x_upper + b * n;
+    load_lanes<T>(from_lower, from_upper, int(n), count, center[0], radius[0]);
+    if (tile) tile->load_box(center[0], radius[0], n);
+    to_box<T, BOX>(center[0], radius[0], n, center[0], radius[0]);
+    if (a.C) load_specification(b, count);
+    held = b;
+  }
+
+  // Layer j from the box in centre/radius `from`; returns where the box after its activation stands (place 0 keeps the
+  // input's).
+  int interval_step(int j, int from) {
+    const Layer<T>& layer = layers[j];
     const int to = from == 1 ? 2 : 1;
-    const T *weight = layers[j].weight, *bias = layers[j].bias;
-    if (a.method != IBP_METHOD && g.relu) {
-      const int64_t n = g.outputs();
-      ibp_layer<T>(g, weight, bias, center[from], radius[from], center[to], radius[to]);
-      store_rows<T>(center[to], int(n), count, const_cast<T*>(layers[j].lower));
-      store_rows<T>(radius[to], int(n), count, const_cast<T*>(layers[j].upper));
-      if (a.method == CROWN_IBP_METHOD && j + 2 < a.depth)
-        for (int64_t i = 0; i < n * L; i += L) {
-          const Vec<T> l = load<T>(center[to] + i), u = load<T>(radius[to] + i), half = broadcast<T>(T(0.5));
-          store_unit<T, BOX_AFTER_RELU>((l + u) * half, (u - l) * half, center[to] + i, radius[to] + i);
-        }
-    } else if (g.relu) {
-      ibp_layer<T, BOX_AFTER_RELU>(g, weight, bias, center[from], radius[from], center[to], radius[to]);
-    } else {
-      ibp_layer<T, BOX>(g, weight, bias, center[from], radius[from], center[to], radius[to]);
-    }
+    if (layer.g.relu)
+      ibp_layer<T, BOX_AFTER_RELU>(layer.g, layer.weight, layer.bias, center[from], radius[from], center[to], radius[to]);
+    else
+      ibp_layer<T, BOX>(layer.g, layer.weight, layer.bias, center[from], radius[from], center[to], radius[to]);
     return to;
+  }
+
+  // The same, with the activation kept for the pass of the output.
+  int crown_ibp_layer(int j, int from) {
+    const Layer<T>& layer = layers[j];
+    const int to = from == 1 ? 2 : 1;
+    ibp_layer<T>(layer.g, layer.weight, layer.bias, center[from], radius[from], lower, upper);
+    tile->load_layer(j, lower, upper, layer.bias);
+    if (layer.g.relu)
+      to_box<T, BOX_AFTER_RELU>(lower, upper, layer.g.outputs(), center[to], radius[to]);
+    else
+      to_box<T, BOX>(lower, upper, layer.g.outputs(), center[to], radius[to]);
+    return to;
+  }
+
+  // Layer j by back-substitution, the first one by intervals; `lower` and `upper` hold the bounds of the one before.
+  int crown_layer(int j, int count) {
+    const Layer<T>& layer = layers[j];
+    if (layer.g.relu && j == 0) {
+      ibp_layer<T>(layer.g, layer.weight, layer.bias, center[0], radius[0], lower, upper);
+    } else if (layer.g.relu) {
+      const bool prune = a.prune && layers[j - 1].g.relu;
+      if (prune) {
+        to_box<T, BOX_AFTER_RELU>(lower, upper, layer.g.inputs(), center[1], radius[1]);
+        ibp_layer<T>(layer.g, layer.weight, layer.bias, center[1], radius[1], known_lower, known_upper);
+      }
+      passes[j]->bound_layer(prune ? known_lower : nullptr, known_upper, count, lower, upper);
+    }
+    tile->load_layer(j, lower, upper, layer.bias);
+    return 0;
   }
 
   // C of the tile, [rows * outputs][lanes].
@@ -168,21 +212,16 @@ class ChainWorker {
       for (int s = 0; s < L; ++s) spec_lanes[i * L + s] = s < count ? a.C[(b + s) * n + i] : T(0);
   }
 
-  void interval_output(int from, int64_t b, int count) {
+  void interval_output(int from) {
     const Layer<T>& layer = layers[a.depth - 1];
-    const int to = from == 1 ? 2 : 1;
-    T *lower = center[to], *upper = radius[to];
     if (a.C)
-      interval_specification(layer, center[from], radius[from], lower, upper);
+      interval_specification(layer, center[from], radius[from]);
     else
       ibp_layer<T>(layer.g, layer.weight, layer.bias, center[from], radius[from], lower, upper);
-    const int64_t out = (member * a.samples + b) * a.rows;
-    store_rows<T>(lower, a.rows, count, a.lower + out);
-    if (a.upper) store_rows<T>(upper, a.rows, count, a.upper + out);
   }
 
   // Rows of C W, merged first, over the box of the last (linear) layer's inputs.
-  void interval_specification(const Layer<T>& layer, const T* c, const T* r, T* lower, T* upper) {
+  void interval_specification(const Layer<T>& layer, const T* c, const T* r) {
     const int64_t inputs = layer.g.inputs();
     const int outputs = layer.g.outputs();
     for (int row = 0; row < a.rows; ++row) {
@@ -212,31 +251,6 @@ class ChainWorker {
       middle += m[n] * load<T>(c + n * L);
       spread += absolute<T>(m[n]) * load<T>(r + n * L);
     }
-  }
-
-  // Samples b..b+count; `at` is their place in the tile.
-  void back_substitute(int64_t b, int at, int count) {
-    const int last = a.depth - 1;
-    const int64_t n = layers[0].g.inputs();
-    Worker<T>& output = *workers[last];
-    PassArgs<T>& out = pass_args[last];
-    out.x_lower = a.x_lower + b * n;
-    out.x_upper = a.x_upper + b * n;
-    output.load_box(0, 0, count);
-    for (int k = 0; k < last; ++k) {
-      const bool by_interval = k == 0 || a.method != CROWN_METHOD;
-      if (workers[k]) {
-        pass_args[k].lower = const_cast<T*>(layers[k].lower);
-        pass_args[k].upper = const_cast<T*>(layers[k].upper);
-        workers[k]->bound(0, 0, count);
-      }
-      output.load_layer(k, 0, by_interval ? at : 0, count);
-    }
-    if (a.C) out.C = a.C + b * a.rows * layers[last].g.outputs();
-    const int64_t to = (member * a.samples + b) * a.rows;
-    out.lower = a.lower + to;
-    out.upper = a.upper ? a.upper + to : nullptr;
-    output.bound(0, 0, count);
   }
 };
 

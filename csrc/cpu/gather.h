@@ -27,11 +27,11 @@ GLSK_INLINE void accumulate(const Step<T>& s, const AliveList& list, const T* co
     const T *from = coef + list.coef[e], *w = weight + list.weight[e];
     for (int c = 0; c < channels; ++c, from += V * LANES<T>, w += pitch) {
       Vec<T> a[V];
-#pragma GCC unroll 2
+#pragma GCC unroll 4
       for (int v = 0; v < V; ++v) a[v] = load<T>(from + v * LANES<T>);
 #pragma GCC unroll 16
       for (int i = 0; i < N; ++i)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int v = 0; v < V; ++v) acc[i][v] += w[i] * a[v];
     }
   }
@@ -77,9 +77,9 @@ __attribute__((noinline)) void gather_n(const Step<T>& s, Window out, const T* c
           if (i < width) {
             const int64_t unit = (c0 + i) * pixels + pixel;
             if (FIRST)
-              meet_box<T, V, S>(s.box, unit, acc[i], sums.sum[i % SUMS]);
+              meet_box<T, V, S>(s, unit, acc[i], sums.sum[i % SUMS]);
             else
-              pass_activation<T, V, S>(s.before, unit, acc[i], sums.sum[i % SUMS], to + int64_t(i) * V * L);
+              pass_activation<T, V, S>(s, unit, acc[i], sums.sum[i % SUMS], to + int64_t(i) * V * L);
           }
         }
       }

@@ -12,9 +12,9 @@ namespace GLSK_ISA {
 // Output channels accumulated together: centre and radius each, half the registers.
 constexpr int BLOCK = GLSK_VECTOR_REGISTERS / 4;
 
-// [samples, n] rows at src (pitch n), `count` of them, to lanes: dst_c[i], dst_r[i] = centre and radius of unit i.
+// Two arrays of [samples, n] rows, `count` of them, to lanes: [n][LANES].
 template <class T>
-inline void load_box(const T* lower, const T* upper, int n, int count, bool relu, T* center, T* radius) {
+inline void load_lanes(const T* lower, const T* upper, int n, int count, T* to_lower, T* to_upper) {
   constexpr int L = LANES<T>;
   for (int i0 = 0; i0 < n; i0 += L) {
     const int width = n - i0 < L ? n - i0 : L;
@@ -29,13 +29,8 @@ inline void load_box(const T* lower, const T* upper, int n, int count, bool relu
     transpose<T>(lo);
     transpose<T>(up);
     for (int i = 0; i < width; ++i) {
-      Vec<T> l = lo[i], u = up[i];
-      if (relu) {
-        l = l < 0 ? Vec<T>{} : l;
-        u = u < 0 ? Vec<T>{} : u;
-      }
-      store<T>(center + int64_t(i0 + i) * L, (l + u) * T(0.5));
-      store<T>(radius + int64_t(i0 + i) * L, (u - l) * T(0.5));
+      store<T>(to_lower + int64_t(i0 + i) * L, lo[i]);
+      store<T>(to_upper + int64_t(i0 + i) * L, up[i]);
     }
   }
 }
@@ -67,6 +62,16 @@ GLSK_INLINE void store_unit(Vec<T> c, Vec<T> r, T* first, T* second) {
   }
   store<T>(first, FORM == BOUNDS ? c - r : c);
   store<T>(second, FORM == BOUNDS ? c + r : r);
+}
+
+// n units' bounds to centre and radius (after a ReLU); in place if wanted.
+template <class T, Form FORM>
+inline void to_box(const T* lower, const T* upper, int64_t n, T* center, T* radius) {
+  const Vec<T> half = broadcast<T>(T(0.5));
+  for (int64_t i = 0; i < n * LANES<T>; i += LANES<T>) {
+    const Vec<T> l = load<T>(lower + i), u = load<T>(upper + i);
+    store_unit<T, FORM>((l + u) * half, (u - l) * half, center + i, radius + i);
+  }
 }
 
 // N output channels from o at one position (oy, ox).
@@ -137,7 +142,9 @@ bool run_ibp(const IbpArgs<T>& a) {
       const int count = a.samples - b < L ? int(a.samples - b) : L;
       if (a.in_stride || tile != held) {
         const int64_t at = p * a.in_stride + b * n;
-        load_box<T>(a.in_lower + at, a.in_upper + at, int(n), count, a.relu, center, radius);
+        load_lanes<T>(a.in_lower + at, a.in_upper + at, int(n), count, center, radius);
+        a.relu ? to_box<T, BOX_AFTER_RELU>(center, radius, n, center, radius)
+               : to_box<T, BOX>(center, radius, n, center, radius);
         held = tile;
       }
       ibp_layer<T>(a.g, a.weight + p * a.weight_stride, a.bias ? a.bias + p * a.bias_stride : nullptr, center, radius, lower,

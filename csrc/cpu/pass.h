@@ -51,8 +51,8 @@ class Worker : public Scratch<T> {
 
  private:
   using Base = Scratch<T>;
-  using Base::a, Base::alive, Base::bias, Base::box, Base::coef, Base::dense, Base::L, Base::list, Base::plan,
-      Base::channels, Base::reach, Base::row, Base::units, Base::weights;
+  using Base::a, Base::alive, Base::bias, Base::box, Base::coef, Base::dense, Base::L, Base::plan, Base::channels,
+      Base::units, Base::weights;
 
   // ---- a specification: rows over the outputs of the last layer ----
 
@@ -212,9 +212,9 @@ class Worker : public Scratch<T> {
 #pragma GCC unroll 2
           for (int v = 0; v < V; ++v) first[v] = packed<SOURCE>(from + int64_t(c) * pitch, lanes, v);
           if (k == 0)
-            meet_box<T, V, S>(step.box, c * pixels + pixel, first, sum);
+            meet_box<T, V, S>(step, c * pixels + pixel, first, sum);
           else
-            pass_activation<T, V, S>(step.before, c * pixels + pixel, first, sum, to + int64_t(c) * V * L);
+            pass_activation<T, V, S>(step, c * pixels + pixel, first, sum, to + int64_t(c) * V * L);
         };
         int c = 0;
         for (; c + SUMS <= g.cin; c += SUMS) {
@@ -240,30 +240,12 @@ class Worker : public Scratch<T> {
 
   template <int V, int S>
   void substitute(int j, Window out, Constants<T, V>& constants, int64_t p, int sample) {
-    for (; j >= 0; --j) {
-      const Window in = inputs_of(plan.g[j], out);
-      const Step<T> step = step_of(j, p, sample);
-      const Scatter<T, V> scatter = j == 0 ? scatter_for<T, V, S>(plan.g[0]) : nullptr;
-      if (scatter)
-        scatter(step, out, coef[0], in, row, list, constants);
-      else if (j == 0)
-        gather<T, V, S, true>(step, out, coef[0], in, nullptr, list, constants);
-      else
-        gather<T, V, S, false>(step, out, coef[j & 1], in, coef[(j - 1) & 1], list, constants);
-      out = in;
-    }
-  }
-
-  Step<T> step_of(int j, int64_t p, int sample) {
-    Step<T> step = ends(j, sample);
-    step.g = plan.g[j];
-    step.rows = reach + plan.reach[j];
-    step.cols = step.rows + plan.g[j].h;
-    step.weight = plan.scattered(j) ? a.layers[j].weight + p * a.layers[j].weight_stride : weights + plan.weights[j];
-    step.dense = dense[j];
-    step.words = words_of(plan.g[j].cout);
-    step.alive = alive + plan.alive[j];
-    return step;
+    Base::template substitute<V, S>(j, out, constants, p, [&](int j) {
+      Step<T> step = ends(j, sample);
+      step.dense = dense[j];
+      step.alive = alive + plan.alive[j];
+      return step;
+    });
   }
 
   // What coefficients on the inputs of layer j meet, for the samples from `sample` on.
@@ -308,14 +290,14 @@ bool run_pass(const PassArgs<T>& a) {
   int64_t* offsets = allocate<int64_t>(Plan<T>::OFFSETS * a.depth);
   char* memory = nullptr;
   if (shapes && offsets) {
-    const Plan<T> plan(a, shapes, offsets);
+    const Plan<T> plan(a, shapes, offsets, false);
     const int64_t groups = (a.samples + SAMPLES - 1) / SAMPLES, tasks = a.members * groups;
     const int64_t bytes = Worker<T>::bytes(plan);
     const int threads = tasks < a.threads ? int(tasks) : a.threads;
     memory = allocate<char>(bytes * threads);
     if (memory) {
       parallel_ranges(threads, tasks, [&](int thread, int64_t first, int64_t last) {
-        Worker<T> worker(plan, memory + bytes * thread);
+        Worker<T> worker(plan, Arena{memory + bytes * thread});
         for (int64_t task = first; task < last; ++task) {
           const int64_t p = task / groups, b = task % groups * SAMPLES;
           const int count = a.samples - b < SAMPLES ? int(a.samples - b) : SAMPLES;

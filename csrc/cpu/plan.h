@@ -11,6 +11,7 @@ namespace GLSK_ISA {
 
 constexpr int MAX_VECTORS = 2;
 constexpr int SAMPLES = 2;  // that a worker holds at a time
+constexpr int TILE_ROWS = GLSK_VECTOR_REGISTERS == 32 ? 3 : 2;  // of a specification, bounded together over a tile
 
 inline int words_of(int channels) { return (channels + 63) / 64; }
 
@@ -38,7 +39,8 @@ struct Plan {
   int last() const { return args.depth - 1; }
   bool scattered(int j) const { return j == 0 && scatter_for<T, 1, 1>(g[0]) != nullptr; }
 
-  Plan(const PassArgs<T>& a, Geometry* g_, int64_t* offsets) : args(a), g(g_) {
+  // tile: for a pass over tiles of samples (tile.h), which packs no row twice.
+  Plan(const PassArgs<T>& a, Geometry* g_, int64_t* offsets, bool tile) : args(a), g(g_) {
     constexpr int L = LANES<T>;
     weights = offsets;
     units = offsets + a.depth;
@@ -61,7 +63,7 @@ struct Plan {
       const int64_t taps = int64_t(g[j].kh) * g[j].kw;
       list_size = larger(list_size, AliveList::capacity(g[j]));
       if (j == a.depth - 1 && !a.C) {
-        paired = sides * g[j].cout <= L;
+        paired = !tile && sides * g[j].cout <= L;
         pitch = paired ? L : (g[j].cout + L - 1) / L * L;
         weights_size += taps * g[j].cin * pitch;
       } else if (!scattered(j)) {
@@ -70,9 +72,10 @@ struct Plan {
     }
     // The largest window of coefficients of the pass: its rows' own at the last layer, whole images before a C.
     Window w = {0, a.C ? g[last()].oh : 1, 0, a.C ? g[last()].ow : 1};
+    const int vectors = tile && a.C ? TILE_ROWS : MAX_VECTORS;
     for (int j = last(); j >= 0; --j) {
-      if (a.C || j < last()) coef_size = larger(coef_size, int64_t(w.pixels()) * g[j].cout * MAX_VECTORS * L);
-      if (j == 0) row_size = (int64_t(w.width() - 1) * g[j].sw + g[j].kw) * g[j].cin * MAX_VECTORS * L;
+      if (a.C || j < last()) coef_size = larger(coef_size, int64_t(w.pixels()) * g[j].cout * vectors * L);
+      if (j == 0) row_size = (int64_t(w.width() - 1) * g[j].sw + g[j].kw) * g[j].cin * vectors * L;
       const int64_t height = int64_t(w.y1 - 1) * g[j].sh + g[j].kh, width = int64_t(w.x1 - 1) * g[j].sw + g[j].kw;
       w = {0, int(height < g[j].h ? height : g[j].h), 0, int(width < g[j].w ? width : g[j].w)};
     }

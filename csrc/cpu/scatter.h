@@ -17,7 +17,7 @@ GLSK_INLINE void scatter_block(const Step<T>& s, const AliveList& list, const T*
   Vec<T> acc[N][V];
 #pragma GCC unroll 32
   for (int i = 0; i < N; ++i)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int v = 0; v < V; ++v) acc[i][v] = SOLE ? Vec<T>{} : load<T>(row + (i * V + v) * L);
   const int channels = s.dense ? s.g.cout : 1, pitch = s.g.cin * s.g.kh * KW;
   for (int e = 0; e < list.count; ++e) {
@@ -26,11 +26,11 @@ GLSK_INLINE void scatter_block(const Step<T>& s, const AliveList& list, const T*
 #pragma GCC unroll 8
       for (int b = 0; b < NB; ++b) {
         Vec<T> a[V];
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int v = 0; v < V; ++v) a[v] = load<T>(from + b * pixel + v * L);
 #pragma GCC unroll 8
         for (int kx = 0; kx < KW; ++kx)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
           for (int v = 0; v < V; ++v) acc[b * SW + kx][v] += w[kx] * a[v];
       }
     }
@@ -38,10 +38,10 @@ GLSK_INLINE void scatter_block(const Step<T>& s, const AliveList& list, const T*
 #pragma GCC unroll 32
   for (int i = 0; i < N; ++i) {
     if (!SOLE) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
       for (int v = 0; v < V; ++v) store<T>(row + (i * V + v) * L, acc[i][v]);
     } else if (unsigned(left + i) < unsigned(s.g.w)) {
-      meet_box<T, V, S>(s.box, input + left + i, acc[i], constants.sum[i % SUMS]);
+      meet_box<T, V, S>(s, input + left + i, acc[i], constants.sum[i % SUMS]);
     }
   }
 }
@@ -109,9 +109,9 @@ struct ScatterRow {
     for (int ci = 0; ci < s.g.cin; ++ci)
       for (int x = x0; x < x1; ++x) {
         Vec<T> a[V];
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int v = 0; v < V; ++v) a[v] = load<T>(row + ((int64_t(ci) * span + x - left) * V + v) * L);
-        meet_box<T, V, S>(s.box, input + int64_t(ci) * s.g.h * s.g.w + x, a, constants.sum[x % SUMS]);
+        meet_box<T, V, S>(s, input + int64_t(ci) * s.g.h * s.g.w + x, a, constants.sum[x % SUMS]);
       }
   }
 };

@@ -1,54 +1,29 @@
-// What one thread holds: a member's packed weights, and for up to SAMPLES samples the box, and the activation of every
+// What one thread of a pass over single samples holds of up to SAMPLES of them: the box, and the activation of every
 // layer before the rows'.
 #pragma once
 
-#include "cpu/plan.h"
+#include "cpu/packed.h"
 
 namespace glsk {
 namespace GLSK_ISA {
 
 template <class T>
-class Scratch {
+class Scratch : public Packed<T> {
  public:
   static int64_t bytes(const Plan<T>& plan) {
-    return Arena::size<T>(plan.weights_size) + SAMPLES * Arena::size<Unit<T>>(plan.units_size) +
+    return Packed<T>::bytes(plan) + SAMPLES * Arena::size<Unit<T>>(plan.units_size) +
            SAMPLES * Arena::size<T>(2 * plan.g[0].inputs()) + Arena::size<uint64_t>(plan.alive_size) +
-           Arena::size<Reach>(plan.reach_size) + 2 * Arena::size<T>(plan.coef_size) + Arena::size<T>(plan.row_size) +
-           2 * Arena::size<int>(plan.list_size) + Arena::size<bool>(plan.args.depth) +
-           Arena::size<int>(plan.g[plan.last()].cout);
+           Arena::size<bool>(plan.args.depth) + Arena::size<int>(plan.g[plan.last()].cout);
   }
 
-  Scratch(const Plan<T>& plan_, char* memory) : plan(plan_), a(plan_.args) {
-    Arena arena{memory};
-    weights = arena.take<T>(plan.weights_size);
+  Scratch(const Plan<T>& plan_, Arena arena) : Packed<T>(plan_, arena) {
     for (int s = 0; s < SAMPLES; ++s) {
       units[s] = arena.take<Unit<T>>(plan.units_size);
       box[s] = arena.take<T>(2 * plan.g[0].inputs());
     }
     alive = arena.take<uint64_t>(plan.alive_size);
-    reach = arena.take<Reach>(plan.reach_size);
-    coef[0] = arena.take<T>(plan.coef_size);
-    coef[1] = arena.take<T>(plan.coef_size);
-    row = arena.take<T>(plan.row_size);
-    list = {arena.take<int>(plan.list_size), arena.take<int>(plan.list_size), 0};
     dense = arena.take<bool>(a.depth);
     channels = arena.take<int>(plan.g[plan.last()].cout);
-    for (int j = 0; j < a.depth; ++j) {
-      const Geometry& g = plan.g[j];
-      Reach* to = reach + plan.reach[j];
-      for (int y = 0; y < g.h; ++y) *to++ = {(y + g.ph) % g.sh, (y + g.ph) / g.sh};
-      for (int x = 0; x < g.w; ++x) *to++ = {(x + g.pw) % g.sw, (x + g.pw) / g.sw};
-    }
-  }
-
-  void load_member(int64_t p) {
-    for (int j = 0; j <= plan.last(); ++j) {
-      const T* from = a.layers[j].weight + p * a.layers[j].weight_stride;
-      if (j == plan.last() && !a.C)
-        pack_first(plan.g[j], from, weights + plan.weights[j]);
-      else if (!plan.scattered(j))
-        pack_gather(plan.g[j], from, weights + plan.weights[j]);
-    }
   }
 
   // The box of samples b..b+count of member p.
@@ -73,56 +48,15 @@ class Scratch {
     dense[j] = 4 * living >= int64_t(3) * count * g.outputs();
   }
 
-  // Use what another pass over the same layers, and more, has loaded of the samples: offsets of a layer agree.
-  void share_samples(const Scratch& other) {
-    for (int s = 0; s < SAMPLES; ++s) {
-      units[s] = other.units[s];
-      box[s] = other.box[s];
-    }
-    alive = other.alive;
-    dense = other.dense;
-  }
-
  protected:
-  static constexpr int L = LANES<T>;
-  const Plan<T>& plan;
-  const PassArgs<T>& a;
-  T *weights, *box[SAMPLES], *coef[2], *row;
+  using Packed<T>::a, Packed<T>::plan, Packed<T>::bias, Packed<T>::L;
+  T* box[SAMPLES];
   Unit<T>* units[SAMPLES];
   uint64_t* alive;  // by any of the samples held
-  Reach* reach;
   bool* dense;
   int* channels;    // those of the last layer still to bound, at one position
-  AliveList list;
-
-  T bias(int j, int64_t p, int channel) const {
-    const Layer<T>& layer = a.layers[j];
-    return layer.bias && !a.hbox ? layer.bias[p * layer.bias_stride + channel] : T(0);
-  }
 
  private:
-  // [ky][kx][cin][pitch]: the first coefficients of a channel's rows, on each input unit; with both signs if paired.
-  void pack_first(const Geometry& g, const T* w, T* to) {
-    for (int ky = 0; ky < g.kh; ++ky)
-      for (int kx = 0; kx < g.kw; ++kx)
-        for (int c = 0; c < g.cin; ++c, to += plan.pitch) {
-          memset(to, 0, sizeof(T) * plan.pitch);
-          for (int o = 0; o < g.cout; ++o) {
-            to[o] = w[((int64_t(o) * g.cin + c) * g.kh + ky) * g.kw + kx];
-            if (plan.paired && plan.sides == 2) to[g.cout + o] = -to[o];
-          }
-        }
-  }
-
-  void pack_gather(const Geometry& g, const T* w, T* to) {
-    const int wide = gather_pitch(g);
-    for (int ky = 0; ky < g.kh; ++ky)
-      for (int kx = 0; kx < g.kw; ++kx)
-        for (int o = 0; o < g.cout; ++o, to += wide)
-          for (int c = 0; c < wide; ++c)
-            to[c] = c < g.cin ? w[((int64_t(o) * g.cin + c) * g.kh + ky) * g.kw + kx] : T(0);
-  }
-
   // The activation that follows layer j, with j's bias folded into its constants. Marks the units that rows can depend
   // on, and returns how many they are.
   int64_t load_units(int j, int64_t p, int64_t b, Unit<T>* units) {

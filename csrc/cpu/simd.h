@@ -73,6 +73,14 @@ GLSK_INLINE Vec<T> absolute(Vec<T> a) {
   return (Vec<T>)((Mask<T>)a & ~(Mask<T>{} + decltype(Mask<T>{}[0] + 0)(sign)));
 }
 
+// Whether any lane of a comparison holds.
+template <class T>
+GLSK_INLINE bool any(Mask<T> m) {
+  auto found = m[0];
+  for (int i = 1; i < LANES<T>; ++i) found |= m[i];
+  return found != 0;
+}
+
 // Transposes a LANES x LANES block held in registers, by log2(LANES) rounds of exchanges at distance D.
 template <class T, int D>
 GLSK_INLINE void transpose_round(Vec<T> (&m)[LANES<T>]) {

@@ -74,6 +74,7 @@ struct ChainArgs {
   const T* C;              // [samples, rows, outputs] or null
   int rows;                // outputs, if C is null
   Method method;
+  bool prune;              // CROWN: rows that intervals from the layer before prove stable keep the intervals' bounds
   T* lower;                // [members, samples, rows]
   T* upper;                // null: not wanted
   int threads;

@@ -22,12 +22,6 @@ def _hidden(query: Query, k: int, inner: list[Bounds]) -> Bounds:
     if k == 0:
         return query.ibp(0, (query.x_L, query.x_U), relu=False)  # back-substitution through one layer
     # A row that interval arithmetic from the layer before proves stable needs no back-substitution: that is exact
-    # for its own ReLU, whose relaxation is then the function itself. Through a single earlier layer the rows cost too
-    # little for it to pay.
-    known = query.ibp(k, inner[-1], relu=True) if prunable(query, k) else None
+    # for its own ReLU, whose relaxation is then the function itself.
+    known = query.ibp(k, inner[-1], relu=True) if query.prune and query.relu_before(k) else None
     return query.crown(k, inner, known)
-
-
-def prunable(query: Query, k: int) -> bool:
-    """Whether hidden layer k is one that a pruned query prunes."""
-    return query.prune and k > 1 and bool(query.layers[k].relu) and query.relu_before(k)

@@ -1,7 +1,6 @@
 """The output's bounds alone, by the quickest way a backend has."""
 
 from glsk import ops
-from glsk.bounds.deeppoly import prunable
 from glsk.bounds.query import Bounds, Query
 from glsk.bounds.registry import canonical_method, get
 from glsk.geometry import encode
@@ -19,6 +18,7 @@ def output_bounds(method: str, query: Query) -> Bounds:
             query.C,
             encode(query.layers),
             canonical_method(method),
+            query.prune,
             query.bound_upper,
             backend=query.backend,
         )
@@ -27,9 +27,6 @@ def output_bounds(method: str, query: Query) -> Bounds:
 
 
 def in_one_op(method: str, query: Query) -> bool:
-    """Whether one op serves, which never prunes: hidden bounds then take no memory."""
-    method = canonical_method(method)
-    served = ops.chain_bounds.implemented(query.backend) and method in METHODS
-    if method == "CROWN" and any(prunable(query, k) for k in range(query.last)):
-        return False
+    """Whether one op serves: hidden bounds then take no memory."""
+    served = ops.chain_bounds.implemented(query.backend) and canonical_method(method) in METHODS
     return served and (query.C is None or query.layers[-1].is_linear)

@@ -8,7 +8,7 @@ from glsk.ops.ibp_affine import ibp_affine_reference
 from glsk.ops.registry import Op
 
 METHODS = ("IBP", "CROWN-IBP", "CROWN")
-"""The relaxations that this op computes, never pruned."""
+"""The relaxations that this op computes."""
 
 
 def chain_bounds_reference(
@@ -19,6 +19,7 @@ def chain_bounds_reference(
     C: Tensor | None,
     geometry: list[int],
     method: str,
+    prune: bool,
     bound_upper: bool,
 ) -> tuple[Tensor, Tensor]:
     """Bounds of the network's outputs (or of C times them) over the box, for every member and sample.
@@ -32,6 +33,7 @@ def chain_bounds_reference(
         C: [B, S, outputs], or None for the outputs themselves; with it the last layer must be linear.
         geometry: all layers, encoded.
         method: "IBP", "CROWN-IBP" or "CROWN" (paper, §2.2).
+        prune: for CROWN: rows that interval arithmetic from the layer before proves stable keep the interval's bounds.
         bound_upper: False leaves out the upper bound, which comes back empty.
 
     Returns:
@@ -44,9 +46,12 @@ def chain_bounds_reference(
     lower, upper, relu = x_L, x_U, False
     for k in range(last):
         if method == "CROWN":
+            known: tuple[Tensor | None, Tensor | None] = (None, None)
+            if prune and relu and layers[k].relu:
+                known = ibp_affine_reference(lower, upper, weights[k], biases[k], list(layers[k]), True)
             head = encode(layers[: k + 1])
             lower, upper = crown_pass_reference(
-                x_L, x_U, weights[: k + 1], biases[: k + 1], lowers, uppers, None, None, None, head, True
+                x_L, x_U, weights[: k + 1], biases[: k + 1], lowers, uppers, None, *known, head, True
             )
         else:
             lower, upper = ibp_affine_reference(lower, upper, weights[k], biases[k], list(layers[k]), relu)
@@ -70,6 +75,7 @@ def _fake(
     C: Tensor | None,
     geometry: list[int],
     method: str,
+    prune: bool,
     bound_upper: bool,
 ) -> tuple[Tensor, Tensor]:
     return empty_bounds(x_L, weights, C, geometry, bound_upper)
@@ -78,7 +84,7 @@ def _fake(
 chain_bounds = Op(
     "chain_bounds",
     "(Tensor x_L, Tensor x_U, Tensor[] weights, Tensor[] biases, Tensor? C, int[] geometry, str method, "
-    "bool bound_upper, str backend) -> (Tensor, Tensor)",
+    "bool prune, bool bound_upper, str backend) -> (Tensor, Tensor)",
     chain_bounds_reference,
     _fake,
 )

@@ -21,7 +21,9 @@ NETS = {
 }
 
 
-def query(name: str, dtype: torch.dtype, specification: bool, bound_upper: bool, monkeypatch) -> bounds.Query:
+def query(
+    name: str, dtype: torch.dtype, specification: bool, bound_upper: bool, prune: bool, monkeypatch
+) -> bounds.Query:
     """The query that compute_bounds makes of a net, 3 members and 19 samples."""
     torch.manual_seed(0)
     net = NETS[name]().to(dtype)
@@ -31,22 +33,23 @@ def query(name: str, dtype: torch.dtype, specification: bool, bound_upper: bool,
     C = torch.randn(19, 90, 6, dtype=dtype) if specification else None
     seen = []
     monkeypatch.setattr(bounds, "in_one_op", lambda method, query: seen.append(query) or True)
-    bounded.compute_bounds(x, eps=0.05, C=C, params=params, bound_upper=bound_upper, prune=False)
+    bounded.compute_bounds(x, eps=0.05, C=C, params=params, bound_upper=bound_upper, prune=prune)
     monkeypatch.undo()
     return seen[0]
 
 
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("prune", [False, True])
 @pytest.mark.parametrize(("specification", "bound_upper"), [(True, True), (True, False), (False, True)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-11), (torch.float32, 1e-5)])
-def test_equals_the_relaxation(name, method, specification, bound_upper, dtype, tolerance, monkeypatch):
-    asked = query(name, dtype, specification, bound_upper, monkeypatch)
+def test_equals_the_relaxation(name, method, specification, bound_upper, prune, dtype, tolerance, monkeypatch):
+    asked = query(name, dtype, specification, bound_upper, prune, monkeypatch)
     *_, wanted = bounds.get(method)(asked)
     args = (asked.x_L, asked.x_U, list(asked.population.weights), list(asked.population.biases), asked.C)
     geometry = [value for layer in asked.layers for value in layer]
     found = {
-        "reference": chain_bounds_reference(*args, geometry, method, bound_upper),
+        "reference": chain_bounds_reference(*args, geometry, method, prune, bound_upper),
         "chosen": bounds.output_bounds(method, asked),
     }
     for way, pair in found.items():
@@ -58,6 +61,6 @@ def test_equals_the_relaxation(name, method, specification, bound_upper, dtype, 
 def test_the_cpu_backend_has_it(monkeypatch):
     if glsk.backends.why_missing("cpu") is not None:
         pytest.skip("no cpu backend")
-    asked = query("convolutions", torch.float32, True, True, monkeypatch)
+    asked = query("convolutions", torch.float32, True, True, False, monkeypatch)
     assert all(in_one_op(method, asked) for method in METHODS)
     assert not in_one_op("HBox", asked)

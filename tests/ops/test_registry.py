@@ -49,8 +49,8 @@ def samples(op: Op) -> Iterator[tuple[Any, ...]]:
     none = box[0].new_empty(0)
     if op is ops.chain_bounds:
         for method in ("IBP", "CROWN-IBP", "CROWN"):
-            yield *box, weights, biases, C, everything, method, True
-        yield *box, weights, biases, None, everything, "CROWN", False
+            yield *box, weights, biases, C, everything, method, False, True
+        yield *box, weights, biases, None, everything, "CROWN", True, False
     elif op is ops.ibp_affine:
         yield *box, weights[0], biases[0], list(CONV), False
         yield *bounds[0], weights[1], biases[1], list(HIDDEN), True

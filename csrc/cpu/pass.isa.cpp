@@ -1,7 +1,7 @@
-// The kernels of one instruction set, in one unit: they share most of their templates.
-#include "cpu/chain.h"
-#include "cpu/ibp.h"
+// The passes of one instruction set, and interval steps.
 #include "cpu/pass.h"
+
+#include "cpu/ibp.h"
 
 namespace glsk {
 namespace GLSK_ISA {
@@ -10,8 +10,6 @@ bool pass_f32(const PassArgs<float>& a) { return run_pass<float>(a); }
 bool pass_f64(const PassArgs<double>& a) { return run_pass<double>(a); }
 bool ibp_f32(const IbpArgs<float>& a) { return run_ibp<float>(a); }
 bool ibp_f64(const IbpArgs<double>& a) { return run_ibp<double>(a); }
-bool chain_f32(const ChainArgs<float>& a) { return run_chain<float>(a); }
-bool chain_f64(const ChainArgs<double>& a) { return run_chain<double>(a); }
 
 }  // namespace GLSK_ISA
 }  // namespace glsk
