@@ -71,7 +71,7 @@ struct Step {
   int before_words;
   const T* box[2];         // a sample: [cin * h * w][2] lower and upper end of the inputs, for the first layer
   // TILE and MIXED have instead of `before` and `box`, with a lane a sample of the tile:
-  const T* lines;          // [cin * h * w][4][lanes] slope_pos, slope_neg, const_pos, const_neg
+  const T* lines;          // [h * w][cin][4][lanes] slope_pos, slope_neg, const_pos, const_neg
   const T* ends;           // [cin * h * w][2][lanes] lower and upper end
   const Mask<T>* sample;   // MIXED: [V] which sample of the tile each lane bounds a row of
 };
@@ -88,10 +88,13 @@ GLSK_INLINE Mask<T> place_of(Vec<T> a, Mask<T> sample) {
   return sample | (((Mask<T>)a >> int(8 * sizeof(T) - 1)) & LANES<T>);
 }
 
-// What becomes of finished coefficients: they pass the activation of the layer before ...
+// What becomes of finished coefficients: they pass the activation of the layer before (those of the unit in
+// `channel`, of `channels`, at `pixel`, of `pixels`) ...
 template <class T, int V, int S>
-GLSK_INLINE void pass_activation(const Step<T>& s, int64_t unit, const Vec<T> (&a)[V], Vec<T> (&sum)[V], T* out) {
+GLSK_INLINE void pass_activation(const Step<T>& s, int channel, int channels, int64_t pixel, int64_t pixels,
+                                 const Vec<T> (&a)[V], Vec<T> (&sum)[V], T* out) {
   constexpr int L = LANES<T>;
+  const int64_t unit = S >= TILE ? pixel * channels + channel : channel * pixels + pixel;
 #pragma GCC unroll 4
   for (int v = 0; v < V; ++v) {
     Vec<T> slope, constant;

@@ -55,17 +55,22 @@ class ChainWorker {
     const int last = a.depth - 1;
     int from = 0;  // where the box of the next layer's inputs stands, in layers bounded by intervals
     for (int j = 0; j < last; ++j) {
-      if (a.method == IBP_METHOD)
-        from = interval_step(j, from);
-      else
-        from = a.method == CROWN_METHOD ? crown_layer(j, count) : crown_ibp_layer(j, from);
+      switch (a.method) {
+        case IBP_METHOD: from = interval_step(j, from); break;
+        case HBOX_METHOD: from = hbox_layer(j, from, count); break;
+        case CROWN_IBP_METHOD: from = crown_ibp_layer(j, from); break;
+        case CROWN_METHOD: crown_layer(j, count); break;
+      }
     }
-    if (!passes[last])
+    if (!passes[last]) {
       interval_output(from);
-    else if (a.C)
-      passes[last]->bound_specification(spec_lanes, lower, a.upper ? upper : nullptr);
-    else
-      passes[last]->bound_layer(nullptr, nullptr, count, lower, a.upper ? upper : nullptr);
+    } else if (a.method == HBOX_METHOD) {
+      interval_output(from);
+      pass_output(count, known_lower, nullptr);
+      for (int64_t i = 0; i < int64_t(a.rows) * L; i += L) widen(known_lower + i, lower + i, upper + i);
+    } else {
+      pass_output(count, lower, a.upper ? upper : nullptr);
+    }
     const int64_t out = (member * a.samples + b) * a.rows;
     store_rows<T>(lower, a.rows, count, a.lower + out);
     if (a.upper) store_rows<T>(upper, a.rows, count, a.upper + out);
@@ -115,10 +120,11 @@ class ChainWorker {
     for (int k = 0; k < depth; ++k) {
       if (!passed(k)) continue;
       PassArgs<T>& p = pass_args[k];
+      const bool hbox = a.method == HBOX_METHOD;
       p = {1, L, k + 1, layers, nullptr, nullptr, 0, nullptr, a.layers[k].g.outputs(), nullptr, nullptr,
-           nullptr, nullptr, false, 1};
+           nullptr, nullptr, hbox, 1};
       p.lower = lower;
-      p.upper = k < depth - 1 || a.upper ? upper : nullptr;  // only whether it is null matters to the plan
+      p.upper = !hbox && (k < depth - 1 || a.upper) ? upper : nullptr;  // only whether it is null matters to the plan
       if (k == depth - 1 && a.C) {
         p.C = a.C;
         p.rows = a.rows;
@@ -148,17 +154,20 @@ class ChainWorker {
 
   // Whether layer k (the last: the output) is bounded by back-substitution; through one layer intervals do the same.
   bool passed(int k) const {
-    if (a.method == IBP_METHOD) return false;
-    if (k == a.depth - 1) return k > 0 || a.C;
-    return a.method == CROWN_METHOD && k > 0 && a.layers[k].g.relu;
+    if (a.method == IBP_METHOD || k == 0) return false;
+    return k == a.depth - 1 || (a.method != CROWN_IBP_METHOD && a.layers[k].g.relu);
   }
 
   void load_samples(int64_t b, int count) {
     const int64_t n = layers[0].g.inputs();
     const T *from_lower = a.x_lower + b * n, *from_upper = a.x_upper + b * n;
     load_lanes<T>(from_lower, from_upper, int(n), count, center[0], radius[0]);
-    if (tile) tile->load_box(center[0], radius[0], n);
+    if (tile && a.method != HBOX_METHOD) tile->load_box(center[0], radius[0], n);
     to_box<T, BOX>(center[0], radius[0], n, center[0], radius[0]);
+    if (tile && a.method == HBOX_METHOD) {  // the radius of a row is minus its lower bound on [-r, r]
+      for (int64_t i = 0; i < n * L; i += L) store<T>(known_lower + i, -load<T>(radius[0] + i));
+      tile->load_box(known_lower, radius[0], n);
+    }
     if (a.C) load_specification(b, count);
     held = b;
   }
@@ -188,8 +197,44 @@ class ChainWorker {
     return to;
   }
 
+  // Layer j of a hybrid zonotope: centre and uncorrelated radius in `from`; the exact part is a pass.
+  int hbox_layer(int j, int from, int count) {
+    const Layer<T>& layer = layers[j];
+    const int64_t n = layer.g.outputs() * int64_t(L);
+    const int to = from == 1 ? 2 : 1;
+    T *h = center[to], *beta = radius[to];
+    ibp_layer<T, BOX>(layer.g, layer.weight, layer.bias, center[from], radius[from], h, beta);
+    if (j == 0) {  // nothing is uncorrelated yet: that radius is the exact part
+      for (int64_t i = 0; i < n; i += L) {
+        store<T>(known_lower + i, -load<T>(beta + i));
+        store<T>(beta + i, Vec<T>{});
+      }
+    } else if (layer.g.relu) {
+      passes[j]->bound_layer(nullptr, nullptr, count, known_lower, nullptr);
+    }
+    if (layer.g.relu) {
+      for (int64_t i = 0; i < n; i += L) {
+        const Vec<T> c = load<T>(h + i), r = load<T>(beta + i), zero = {};
+        store<T>(lower + i, c - r);
+        store<T>(upper + i, c + r);
+        widen(known_lower + i, lower + i, upper + i);
+        const Vec<T> l = load<T>(lower + i), u = load<T>(upper + i), half = u * T(0.5);
+        store<T>(h + i, l >= 0 ? c : u <= 0 ? zero : half);
+        store<T>(beta + i, l >= 0 ? r : u <= 0 ? zero : half);
+      }
+    }
+    tile->load_layer(j, lower, upper, layer.bias);
+    return to;
+  }
+
+  // by: minus what the bounds are to be widened by.
+  static GLSK_INLINE void widen(const T* by, T* lower, T* upper) {
+    store<T>(lower, load<T>(lower) + load<T>(by));
+    store<T>(upper, load<T>(upper) - load<T>(by));
+  }
+
   // Layer j by back-substitution, the first one by intervals; `lower` and `upper` hold the bounds of the one before.
-  int crown_layer(int j, int count) {
+  void crown_layer(int j, int count) {
     const Layer<T>& layer = layers[j];
     if (layer.g.relu && j == 0) {
       ibp_layer<T>(layer.g, layer.weight, layer.bias, center[0], radius[0], lower, upper);
@@ -202,7 +247,14 @@ class ChainWorker {
       passes[j]->bound_layer(prune ? known_lower : nullptr, known_upper, count, lower, upper);
     }
     tile->load_layer(j, lower, upper, layer.bias);
-    return 0;
+  }
+
+  void pass_output(int count, T* lower, T* upper) {
+    TilePass<T>& pass = *passes[a.depth - 1];
+    if (a.C)
+      pass.bound_specification(spec_lanes, lower, upper);
+    else
+      pass.bound_layer(nullptr, nullptr, count, lower, upper);
   }
 
   // C of the tile, [rows * outputs][lanes].

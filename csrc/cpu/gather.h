@@ -75,11 +75,10 @@ __attribute__((noinline)) void gather_n(const Step<T>& s, Window out, const T* c
 #pragma GCC unroll 16
         for (int i = 0; i < N; ++i) {
           if (i < width) {
-            const int64_t unit = (c0 + i) * pixels + pixel;
             if (FIRST)
-              meet_box<T, V, S>(s, unit, acc[i], sums.sum[i % SUMS]);
+              meet_box<T, V, S>(s, (c0 + i) * pixels + pixel, acc[i], sums.sum[i % SUMS]);
             else
-              pass_activation<T, V, S>(s, unit, acc[i], sums.sum[i % SUMS], to + int64_t(i) * V * L);
+              pass_activation<T, V, S>(s, c0 + i, g.cin, pixel, pixels, acc[i], sums.sum[i % SUMS], to + int64_t(i) * V * L);
           }
         }
       }

@@ -214,7 +214,7 @@ class Worker : public Scratch<T> {
           if (k == 0)
             meet_box<T, V, S>(step, c * pixels + pixel, first, sum);
           else
-            pass_activation<T, V, S>(step, c * pixels + pixel, first, sum, to + int64_t(c) * V * L);
+            pass_activation<T, V, S>(step, c, g.cin, pixel, pixels, first, sum, to + int64_t(c) * V * L);
         };
         int c = 0;
         for (; c + SUMS <= g.cin; c += SUMS) {

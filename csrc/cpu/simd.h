@@ -76,8 +76,9 @@ GLSK_INLINE Vec<T> absolute(Vec<T> a) {
 // Whether any lane of a comparison holds.
 template <class T>
 GLSK_INLINE bool any(Mask<T> m) {
-  auto found = m[0];
-  for (int i = 1; i < LANES<T>; ++i) found |= m[i];
+  uint64_t words[sizeof m / 8], found = 0;
+  memcpy(words, &m, sizeof m);
+  for (uint64_t word : words) found |= word;
   return found != 0;
 }
 

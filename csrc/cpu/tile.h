@@ -23,7 +23,7 @@ class Tile {
     dense = arena.take<bool>(plan.args.depth);
   }
 
-  // The box, from [inputs][lanes] centre and radius.
+  // The ends of the box, [inputs][lanes] each.
   void load_box(const T* lower, const T* upper, int64_t inputs) {
     for (int64_t i = 0; i < inputs; ++i) {
       store<T>(ends + 2 * L * i, load<T>(lower + L * i));
@@ -32,7 +32,7 @@ class Tile {
   }
 
   // The activation that follows layer j, from j's bounds [outputs][lanes], with j's bias folded into its constants.
-  // Where no ReLU follows, bounds are not read.
+  // Where no ReLU follows, bounds are not read. hbox: only what stays an exact function of the input.
   void load_layer(int j, const T* lower, const T* upper, const T* bias) {
     const Geometry& g = plan.g[j];
     const int64_t pixels = int64_t(g.oh) * g.ow;
@@ -41,18 +41,17 @@ class Tile {
     memset(bits, 0, sizeof(uint64_t) * pixels * words);
     int64_t living = 0;
     for (int c = 0; c < g.cout; ++c) {
-      const T shift = bias ? bias[c] : T(0);
-      T* to = lines + 4 * L * (plan.units[j] + c * pixels);
-      for (int64_t i = 0; i < pixels; ++i, to += 4 * L) {
+      const T shift = bias && !plan.args.hbox ? bias[c] : T(0);
+      T* to = lines + 4 * L * (plan.units[j] + c);
+      for (int64_t i = 0; i < pixels; ++i, to += 4 * L * g.cout) {
+        const int64_t unit = L * (c * pixels + i);
         bool kept = true;
-        if (g.relu) {
-          kept = relaxation(load<T>(lower + L * (c * pixels + i)), load<T>(upper + L * (c * pixels + i)), shift, to);
-        } else {
-          store<T>(to, broadcast<T>(1));
-          store<T>(to + L, broadcast<T>(1));
-          store<T>(to + 2 * L, broadcast<T>(shift));
-          store<T>(to + 3 * L, broadcast<T>(shift));
-        }
+        if (!g.relu)
+          store_lines(broadcast<T>(1), broadcast<T>(1), broadcast<T>(shift), broadcast<T>(shift), to);
+        else if (plan.args.hbox)
+          kept = mask(load<T>(lower + unit), to);
+        else
+          kept = relaxation(load<T>(lower + unit), load<T>(upper + unit), shift, to);
         bits[i * words + c / 64] |= uint64_t(kept) << (c % 64);
         living += kept;
       }
@@ -91,11 +90,21 @@ class Tile {
     neg = l >= 0 ? one : neg;
     pos = l >= 0 ? one : pos;
     constant = l >= 0 ? broadcast<T>(shift) : constant;
+    store_lines(pos, neg, pos * shift, constant, to);
+    return any<T>(neg != 0);
+  }
+
+  static GLSK_INLINE bool mask(Vec<T> l, T* to) {
+    const Vec<T> zero = {}, active = l >= 0 ? broadcast<T>(1) : zero;
+    store_lines(active, active, zero, zero, to);
+    return any<T>(active != 0);
+  }
+
+  static GLSK_INLINE void store_lines(Vec<T> pos, Vec<T> neg, Vec<T> const_pos, Vec<T> const_neg, T* to) {
     store<T>(to, pos);
     store<T>(to + L, neg);
-    store<T>(to + 2 * L, pos * shift);
-    store<T>(to + 3 * L, constant);
-    return any<T>(neg != 0);
+    store<T>(to + 2 * L, const_pos);
+    store<T>(to + 3 * L, const_neg);
   }
 };
 

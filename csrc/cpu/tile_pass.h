@@ -13,11 +13,10 @@ namespace GLSK_ISA {
 template <class T>
 class TilePass : public Packed<T> {
  public:
-  static int64_t bytes(const Plan<T>& plan) { return Packed<T>::bytes(plan) + 2 * Arena::size<Pair>(PAIRS); }
+  static int64_t bytes(const Plan<T>& plan) { return Packed<T>::bytes(plan) + 3 * Arena::size<T>(PAIRS); }
 
   TilePass(const Plan<T>& plan_, Tile<T>& tile_, Arena arena) : Packed<T>(plan_, arena), tile(tile_) {
-    first = arena.take<Pair>(PAIRS);
-    second = arena.take<Pair>(PAIRS);
+    queue = {arena.take<Int>(PAIRS), arena.take<Int>(PAIRS), arena.take<Int>(PAIRS), 0};
   }
 
   // Bounds [outputs][lanes] of the last layer for `count` samples of the loaded member; upper may be null. Where known
@@ -30,17 +29,15 @@ class TilePass : public Packed<T> {
         for (int c0 = 0; c0 < g.cout; c0 += L) {
           const int channels = g.cout - c0 < L ? g.cout - c0 : L;
           const Group group = {oy, ox, c0, (int64_t(c0) * g.oh + oy) * g.ow + ox, int64_t(g.oh) * g.ow, lower, upper};
+          queue.length = 0;
           if (known_lower) {
-            const int n = preferred(group, channels, count, known_lower, known_upper);
-            bound(group, first, n);
-            bound(group, second, unproved(group, n));
+            enqueue_preferred(group, channels, count, known_lower, known_upper);
           } else {
-            int n = 0;
             for (int c = 0; c < channels; ++c)
               for (int s = 0; s < count; ++s)
-                for (int side = 0; side < (upper ? 2 : 1); ++side) first[n++] = {s, c, side};
-            bound(group, first, n);
+                for (int side = 0; side < (upper ? 2 : 1); ++side) queue.put(s, c, side, true);
           }
+          run_queue(group, known_lower != nullptr);
         }
   }
 
@@ -55,11 +52,22 @@ class TilePass : public Packed<T> {
  private:
   using Packed<T>::a, Packed<T>::bias, Packed<T>::coef, Packed<T>::L, Packed<T>::plan, Packed<T>::weights;
 
-  // One row of a group of channels at one position, for one sample, from one side (1: the upper bound).
-  struct Pair {
-    int sample, channel, side;
+  using Int = decltype(Mask<T>{}[0] + 0);
+  static constexpr int PAIRS = 2 * L * L + 2 * L;  // the last vectors overhang
+
+  // What is to bound at a position: rows of a group of channels, each for one sample, from one side. As arrays, so that
+  // a block's lanes are loaded.
+  struct Queue {
+    Int *sample, *channel, *sign;  // sign: the sign bit, for an upper bound
+    int length;
+
+    GLSK_INLINE void put(int s, int c, bool upper, bool really) {
+      sample[length] = s;
+      channel[length] = c;
+      sign[length] = Int(upper) << (8 * sizeof(T) - 1);
+      length += really;
+    }
   };
-  static constexpr int PAIRS = 2 * L * L;
 
   // Up to LANES channels at one position, and where their bounds go.
   struct Group {
@@ -67,59 +75,55 @@ class TilePass : public Packed<T> {
     int64_t unit, pitch;  // the first channel's unit, and the way to the next channel's
     T *lower, *upper;
 
-    int64_t at(const Pair& pair) const { return (unit + pair.channel * pitch) * L + pair.sample; }
+    int64_t at(const Queue& queue, int i) const { return (unit + queue.channel[i] * pitch) * L + queue.sample[i]; }
   };
 
   Tile<T>& tile;
-  Pair *first, *second;  // lists of what is to bound
+  Queue queue;
 
   // ---- a layer ----
 
-  // Takes over the known bounds; lists what they do not prove stable, with the side that is nearer to proving it.
-  int preferred(const Group& group, int channels, int count, const T* known_lower, const T* known_upper) {
-    int n = 0;
+  // Takes over the known bounds; of rows that those do not prove stable, the side that is nearer to it.
+  void enqueue_preferred(const Group& group, int channels, int count, const T* known_lower, const T* known_upper) {
+    Queue to = queue;  // a copy, for the registers
     for (int c = 0; c < channels; ++c) {
       const int64_t at = (group.unit + c * group.pitch) * L;
       memcpy(group.lower + at, known_lower + at, L * sizeof(T));
       memcpy(group.upper + at, known_upper + at, L * sizeof(T));
       for (int s = 0; s < count; ++s) {
         const T l = known_lower[at + s], u = known_upper[at + s];
-        first[n] = {s, c, l + u < 0};
-        n += !(l >= 0 || u <= 0);
+        to.put(s, c, l + u < 0, !(l >= 0 || u <= 0));
       }
     }
-    return n;
+    queue = to;
   }
 
-  // Lists the other side of the n rows bounded first that are not stable by that.
-  int unproved(const Group& group, int n) {
-    int left = 0;
-    for (int i = 0; i < n; ++i) {
-      const Pair& pair = first[i];
-      second[left] = {pair.sample, pair.channel, !pair.side};
-      left += pair.side ? !(group.upper[group.at(pair)] <= 0) : !(group.lower[group.at(pair)] >= 0);
+  // A first side is bounded alone; the other side follows in the queue where it does not prove the row stable.
+  void run_queue(const Group& group, bool one_side_first) {
+    const int once = one_side_first ? queue.length : 0;
+    for (int at = 0; at < queue.length;) {
+      const int n = queue.length - at < 2 * L ? queue.length - at : 2 * L;
+      for (int i = 0; i < 2 * L; ++i)  // idle lanes need a sample and a channel, of any row
+        queue.sample[queue.length + i] = queue.channel[queue.length + i] = 0;
+      n > L ? layer_block<2>(group, at, n) : layer_block<1>(group, at, n);
+      for (int end = at + n; at < end; ++at) {
+        if (at >= once) continue;
+        const int64_t bound = group.at(queue, at);
+        const bool upper = queue.sign[at] != 0, proved = upper ? group.upper[bound] <= 0 : group.lower[bound] >= 0;
+        queue.put(int(queue.sample[at]), int(queue.channel[at]), !upper, !proved);
+      }
     }
-    return left;
   }
 
-  void bound(const Group& group, const Pair* pairs, int n) {
-    for (int i = 0; i < n; i += 2 * L)
-      n - i > L ? layer_block<2>(group, pairs + i, n - i) : layer_block<1>(group, pairs + i, n - i);
-  }
-
-  // The first V vectors of n pairs.
+  // The queue's n entries from `at` on, at most V vectors.
   template <int V>
-  void layer_block(const Group& group, const Pair* pairs, int n) {
+  void layer_block(const Group& group, int at, int n) {
     const int k = plan.last();
     const Geometry& g = plan.g[k];
     Mask<T> sample[V], channel[V], sign[V];
-    constexpr int TOP = 8 * sizeof(T) - 1;
-    for (int i = 0; i < V * L; ++i) {
-      const Pair& pair = pairs[i < n ? i : 0];  // idle lanes repeat a row
-      sample[i / L][i % L] = pair.sample;
-      channel[i / L][i % L] = pair.channel;
-      sign[i / L][i % L] = decltype(Mask<T>{}[0] + 0)(pair.side) << TOP;
-    }
+    memcpy(sample, queue.sample + at, sizeof sample);
+    memcpy(channel, queue.channel + at, sizeof channel);
+    memcpy(sign, queue.sign + at, sizeof sign);
     const Window window = inputs_of(g, {group.oy, group.oy + 1, group.ox, group.ox + 1});
     Constants<T, V> constants = {};
     first_coefficients<V>(group, window, sample, channel, sign, constants);
@@ -127,12 +131,12 @@ class TilePass : public Packed<T> {
     for (int v = 0; v < V; ++v) {
       const Vec<T> value = total<V>(constants, v);
       for (int i = 0; i < L && v * L + i < n; ++i) {
-        const Pair& pair = pairs[v * L + i];
-        const T constant = bias(k, 0, group.c0 + pair.channel);
-        if (pair.side)
-          group.upper[group.at(pair)] = constant - value[i];
+        const int nth = at + v * L + i;
+        const T constant = bias(k, 0, group.c0 + int(queue.channel[nth]));
+        if (queue.sign[nth])
+          group.upper[group.at(queue, nth)] = constant - value[i];
         else
-          group.lower[group.at(pair)] = constant + value[i];
+          group.lower[group.at(queue, nth)] = constant + value[i];
       }
     }
   }
@@ -155,13 +159,21 @@ class TilePass : public Packed<T> {
       for (int x = window.x0; x < window.x1; ++x) {
         const int ky = y + g.ph - group.oy * g.sh, kx = x + g.pw - group.ox * g.sw;
         const T* from = weights + plan.weights[k] + (int64_t(ky) * g.kw + kx) * g.cin * plan.pitch + group.c0;
-        for (int c = 0; c < g.cin; ++c, from += plan.pitch, to += V * L) {
+        const int64_t pixel = int64_t(y) * g.w + x;
+        const auto one = [&](int c, Vec<T>(&sum)[V]) GLSK_LAMBDA_INLINE {
           Vec<T> row[V];
 #pragma GCC unroll 2
           for (int v = 0; v < V; ++v)
-            row[v] = (Vec<T>)((Mask<T>)__builtin_shuffle(load<T>(from), channel[v]) ^ sign[v]);
-          pass_activation<T, V, MIXED>(step, c * pixels + int64_t(y) * g.w + x, row, sums.sum[c % SUMS], to);
+            row[v] = (Vec<T>)((Mask<T>)__builtin_shuffle(load<T>(from + c * plan.pitch), channel[v]) ^ sign[v]);
+          pass_activation<T, V, MIXED>(step, c, g.cin, pixel, pixels, row, sum, to + c * V * L);
+        };
+        int c = 0;
+        for (; c + SUMS <= g.cin; c += SUMS) {
+#pragma GCC unroll 4
+          for (int i = 0; i < SUMS; ++i) one(c + i, sums.sum[i]);
         }
+        for (; c < g.cin; ++c) one(c, sums.sum[0]);
+        to += int64_t(g.cin) * V * L;
       }
     constants = sums;
   }

@@ -62,7 +62,7 @@ struct IbpArgs {
 };
 
 // How a chain's hidden layers and its output are bounded.
-enum Method { IBP_METHOD, CROWN_IBP_METHOD, CROWN_METHOD };
+enum Method { IBP_METHOD, HBOX_METHOD, CROWN_IBP_METHOD, CROWN_METHOD };
 
 // The output of a whole chain, or C times it; the last layer is linear if there is a C.
 template <class T>

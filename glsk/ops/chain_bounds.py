@@ -4,10 +4,12 @@ from torch import Tensor
 
 from glsk.geometry import decode, encode
 from glsk.ops.crown_pass import crown_pass_reference, empty_bounds
+from glsk.ops.hbox_pass import hbox_pass_reference
+from glsk.ops.hbox_relu import hbox_relu_reference
 from glsk.ops.ibp_affine import ibp_affine_reference
 from glsk.ops.registry import Op
 
-METHODS = ("IBP", "CROWN-IBP", "CROWN")
+METHODS = ("IBP", "HBox", "CROWN-IBP", "CROWN")
 """The relaxations that this op computes."""
 
 
@@ -32,13 +34,15 @@ def chain_bounds_reference(
         weights, biases: of all layers, [P, Cout, Cin, kh, kw] and [P, Cout].
         C: [B, S, outputs], or None for the outputs themselves; with it the last layer must be linear.
         geometry: all layers, encoded.
-        method: "IBP", "CROWN-IBP" or "CROWN" (paper, §2.2).
+        method: one of :data:`METHODS` (paper, §2.2).
         prune: for CROWN: rows that interval arithmetic from the layer before proves stable keep the interval's bounds.
         bound_upper: False leaves out the upper bound, which comes back empty.
 
     Returns:
         lower, upper: [P, B, S], or [P, B, outputs].
     """
+    if method == "HBox":
+        return _hbox(x_L, x_U, weights, biases, C, geometry, bound_upper)
     layers = decode(geometry)
     last = len(layers) - 1
     lowers: list[Tensor] = []
@@ -65,6 +69,35 @@ def chain_bounds_reference(
     return crown_pass_reference(
         lower, upper, weights[last:], biases[last:], [], [], C, None, None, list(layers[last]), bound_upper
     )
+
+
+def _hbox(
+    x_L: Tensor,
+    x_U: Tensor,
+    weights: list[Tensor],
+    biases: list[Tensor],
+    C: Tensor | None,
+    geometry: list[int],
+    bound_upper: bool,
+) -> tuple[Tensor, Tensor]:
+    layers = decode(geometry)
+    last = len(layers) - 1
+    lowers: list[Tensor] = []
+    uppers: list[Tensor] = []
+    low = high = (x_L + x_U) / 2  # the uncorrelated part, an interval
+    for k in range(last):
+        low, high = ibp_affine_reference(low, high, weights[k], biases[k], list(layers[k]), False)
+        head = encode(layers[: k + 1])
+        radius = hbox_pass_reference(x_L, x_U, weights[: k + 1], lowers, uppers, None, head)
+        lowers.append(low - radius)
+        uppers.append(high + radius)
+        if layers[k].relu:
+            low, high = hbox_relu_reference(low, high, lowers[k], uppers[k])
+    lower, upper = crown_pass_reference(
+        low, high, weights[last:], biases[last:], [], [], C, None, None, list(layers[last]), bound_upper
+    )
+    radius = hbox_pass_reference(x_L, x_U, weights, lowers, uppers, C, geometry)
+    return lower - radius, upper + radius if bound_upper else upper
 
 
 def _fake(

@@ -63,4 +63,3 @@ def test_the_cpu_backend_has_it(monkeypatch):
         pytest.skip("no cpu backend")
     asked = query("convolutions", torch.float32, True, True, False, monkeypatch)
     assert all(in_one_op(method, asked) for method in METHODS)
-    assert not in_one_op("HBox", asked)

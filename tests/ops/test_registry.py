@@ -13,6 +13,7 @@ from torch import Tensor
 from glsk import geometry, ops
 from glsk.geometry import Geometry, encode
 from glsk.ops import Op
+from glsk.ops.chain_bounds import METHODS
 from tests.support import CPU_BACKENDS, NATIVE
 
 CONV = Geometry(2, 4, 3, 3, 2, 3, 3, 2, 2, 1, 1, 1, 1)  # 2x4x3 -> 3x2x4 is written out below
@@ -48,7 +49,7 @@ def samples(op: Op) -> Iterator[tuple[Any, ...]]:
     everything = encode([CONV, HIDDEN, LAST])
     none = box[0].new_empty(0)
     if op is ops.chain_bounds:
-        for method in ("IBP", "CROWN-IBP", "CROWN"):
+        for method in METHODS:
             yield *box, weights, biases, C, everything, method, False, True
         yield *box, weights, biases, None, everything, "CROWN", True, False
     elif op is ops.ibp_affine:
