@@ -71,11 +71,20 @@ def build_chain(net: nn.Module, input_shape: tuple[int, ...]) -> Chain:
 
 def _leaves(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
     if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
+        _refuse_hooks(path, module)
         for name, child in module._modules.items():  # named_children would skip a layer object used twice
             assert child is not None
             yield from _leaves(child, f"{path}.{name}" if path else name)
     else:
         yield path, module
+
+
+def _refuse_hooks(path: str, module: nn.Module) -> None:
+    if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
+        raise UnsupportedLayerError(
+            f"layer {path!r} ({type(module).__name__}): it has forward hooks or a replaced forward, which may change "
+            "what it computes; remove them, or bound a copy without them"
+        )
 
 
 class _Builder:
@@ -103,6 +112,7 @@ class _Builder:
         if handler is None:
             raise self._refuse(path, module, "this layer type is not supported")
         handler(path, module)  # type: ignore[operator]
+        _refuse_hooks(path, module)
         self.previous = module
 
     def finish(self) -> Chain:

@@ -115,6 +115,8 @@ def _fold(layer: Affine, weight: Tensor, bias: Tensor, named: Mapping[str, Tenso
     assert norm is not None
     assert norm.running_mean is not None
     assert norm.running_var is not None
+    if norm.training:
+        raise ValueError(f"layer {layer.name!r}: the BatchNorm after it is in training mode; call net.eval()")
     mean = norm.running_mean.to(weight)
     scale = (norm.running_var.to(weight) + norm.eps).rsqrt().expand(weight.shape[0], -1)
     if layer.batch_norm_weight is not None:

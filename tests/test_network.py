@@ -36,6 +36,21 @@ def test_nested_sequentials_keep_their_paths() -> None:
     assert [layer.name for layer in build_chain(net, (3,)).layers] == ["0.0", "1.0.0"]
 
 
+@pytest.mark.parametrize("place", [lambda net: net, lambda net: net[0]])
+@pytest.mark.parametrize("change", ["hook", "pre-hook", "forward"])
+def test_what_may_change_a_layers_function_is_refused(place, change: str) -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    module = place(net)
+    if change == "hook":
+        module.register_forward_hook(lambda module, given, out: out + 1)
+    elif change == "pre-hook":
+        module.register_forward_pre_hook(lambda module, given: (given[0] + 1,))
+    else:
+        module.forward = lambda x: x
+    with pytest.raises(glsk.UnsupportedLayerError, match="forward hooks or a replaced forward"):
+        build_chain(net, (3,))
+
+
 def test_a_bare_layer_is_a_network() -> None:
     assert build_chain(nn.Linear(3, 2), (3,)).num_outputs == 2
 

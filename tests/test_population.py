@@ -161,3 +161,11 @@ def test_batch_norm_is_folded_per_member(affine: bool, backend: str) -> None:
         [torch.func.functional_call(net, {n: v[p] for n, v in params.items()}, (x,)) for p in range(3)]
     )
     assert_bounds_close(found, (values, values), 1e-12)
+
+
+def test_batch_norm_must_still_be_in_eval_mode() -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    bounded = glsk.BoundedModule(net, (3,))
+    net.train()
+    with pytest.raises(ValueError, match=r"'0': the BatchNorm after it is in training mode"):
+        bounded.compute_bounds(torch.zeros(1, 3), eps=0.1)

@@ -6,6 +6,9 @@ from rich.table import Table
 
 from glsk.certify.evaluate import Evaluation
 
+NAME_WIDTH = 24
+"""Characters of a name that a narrow terminal leaves it; the numbers' columns give way."""
+
 
 def evaluation_table(rows: Mapping[str, Evaluation], title: str = "") -> Table:
     """Accuracies in percent, one row an evaluation, one column a certification method.
@@ -15,7 +18,7 @@ def evaluation_table(rows: Mapping[str, Evaluation], title: str = "") -> Table:
         title: printed above.
     """
     table = Table(title=title or None)
-    table.add_column("")
+    table.add_column("", min_width=min(max(map(len, rows), default=0), NAME_WIDTH))
     methods = list(dict.fromkeys(method for row in rows.values() for method in row.certified))
     for column in ("natural", "adversarial", *(f"certified\nby {method}" for method in methods)):
         table.add_column(column, justify="right")

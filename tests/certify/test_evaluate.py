@@ -126,6 +126,15 @@ def test_table_shows_percent_and_every_method():
         assert expected in text
 
 
+def test_a_narrow_table_keeps_the_names():
+    rows = {
+        "warm-start": Evaluation(100, 0.1, 0.98, 0.91, {name: 0.5 for name in ("IBP", "HBox", "CROWN-IBP", "CROWN")})
+    }
+    console = Console(width=60, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(evaluation_table(rows))
+    assert "warm-start" in console.export_text()
+
+
 def test_one_sample_in_detail():
     net = build("cnn3", (1, 10, 10), 4, seed=2)
     x = torch.rand(1, 10, 10)
