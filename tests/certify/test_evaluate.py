@@ -127,9 +127,7 @@ def test_table_shows_percent_and_every_method():
 
 
 def test_a_narrow_table_keeps_the_names():
-    rows = {
-        "warm-start": Evaluation(100, 0.1, 0.98, 0.91, {name: 0.5 for name in ("IBP", "HBox", "CROWN-IBP", "CROWN")})
-    }
+    rows = {"warm-start": Evaluation(100, 0.1, 0.98, 0.91, dict.fromkeys(("IBP", "HBox", "CROWN-IBP", "CROWN"), 0.5))}
     console = Console(width=60, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(evaluation_table(rows))
     assert "warm-start" in console.export_text()
