@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import glsk
-from bench import compare, memory, workloads
+from bench import compare, memory, readme_table, workloads
 from bench.vmapped import METHODS, VmappedBounds
 from tests.support import assert_close
 
@@ -59,3 +59,12 @@ def test_peak_memory_is_measured_in_a_process_of_its_own() -> None:
     found = memory.measure("cnn3-ibp", "glsk", members=2, samples=4)
     assert 50 << 20 < found["peak_bytes"] < 8 << 30
     assert 0 <= found["added_bytes"] <= found["peak_bytes"]
+
+
+def test_the_readme_shows_what_was_recorded() -> None:
+    readme_table.main(["--check"])
+
+
+def test_the_readme_needs_its_markers() -> None:
+    with pytest.raises(ValueError, match="markers"):
+        readme_table.render("no table")
