@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import glsk
-from bench import compare, memory, workloads
+from bench import compare, memory, step_share, workloads
 from bench.vmapped import METHODS, VmappedBounds
 from tests.support import assert_close
 
@@ -59,3 +59,12 @@ def test_peak_memory_is_measured_in_a_process_of_its_own() -> None:
     found = memory.measure("cnn3-ibp", "glsk", members=2, samples=4)
     assert 50 << 20 < found["peak_bytes"] < 8 << 30
     assert 0 <= found["added_bytes"] <= found["peak_bytes"]
+
+
+def test_the_share_of_a_step_is_measured_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--popsize", "4", "--samples", "4", "--steps", "2", "--backend", "reference"]
+    step_share.main([*small, "--out", str(tmp_path / "share.json")])
+    found = json.loads((tmp_path / "share.json").read_text())
+    assert 0 < found["bounds_s"] < found["step_s"]
+    assert 0 < found["outside"] < 1
+    assert "P = 4, B = 4" in capsys.readouterr().out
