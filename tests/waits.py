@@ -1,4 +1,4 @@
-"""Waits for a GPU, found without one: tensors of the meta device stand for its own, and every op passes by here."""
+"""Waits for a GPU, found without one: tensors of another device stand for its own, and every op passes by here."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from glsk import ops
 
 aten = torch.ops.aten
 
@@ -35,34 +37,46 @@ class WaitError(AssertionError):
 
 
 @contextmanager
-def no_waits() -> Iterator[None]:
-    """:class:`WaitError` wherever the host would wait for the meta device, if that were a GPU."""
-    with _Functions(), _Ops():
+def no_waits(device: str = "meta") -> Iterator[None]:
+    """:class:`WaitError` wherever the host would wait for the device, if that were a GPU.
+
+    "meta" has no values, and what is on the CPU is on the host; with "cpu" everything is on the device.
+    """
+    with _Functions(device), _Ops(device):
         yield
 
 
 class _Functions(TorchFunctionMode):
     """What is decided above the ops: numbers of the host that become tensors of the device, by a copy."""
 
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.device = device
+
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         device = torch.device(kwargs.get("device") or "cpu")
-        if func in (torch.tensor, torch.as_tensor) and device.type == "meta" and not isinstance(args[0], Tensor):
+        if func in (torch.tensor, torch.as_tensor) and device.type == self.device and not isinstance(args[0], Tensor):
             raise WaitError(f"{func.__name__} copies {args[0]!r} to the device")
-        if func in (torch.where, Tensor.where) and args[0].is_meta and not all(isinstance(a, Tensor) for a in args):
+        if func in (torch.where, Tensor.where) and not all(isinstance(arg, Tensor) for arg in args):
             raise WaitError("where copies a number to the device")
         return func(*args, **kwargs)
 
 
 class _Ops(TorchDispatchMode):
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
         super().__init__()
+        self.device = device
         self.pinned: list[Tensor] = []  # host memory that a device copies by itself
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = dict(kwargs or {})
         op = func.overloadpacket
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        here = [tensor for tensor in tensors if self._here(tensor)]
+        if func.namespace == "glsk" and not any(tensor.is_meta for tensor in tensors):
+            with self:  # what a backend does within the op
+                return getattr(ops, op.__name__)._dispatch(*args)
         if op is aten.is_pinned:
             return self._is_pinned(args[0])
         if op is aten._pin_memory:
@@ -71,15 +85,19 @@ class _Ops(TorchDispatchMode):
             return self._pin(func(*args, **kwargs))
         if op is aten._to_copy:
             to = torch.device(kwargs.get("device") or args[0].device)
-            self._check_copy(args[0], args[0].is_meta, to.type == "meta", bool(kwargs.get("non_blocking")))
+            self._check_copy(args[0], self._here(args[0]), to.type == self.device, bool(kwargs.get("non_blocking")))
         elif op is aten.copy_:
             to, source, *rest = args
             queued = bool(kwargs.get("non_blocking", rest == [True]))
-            if self._check_copy(source if to.is_meta else to, source.is_meta, to.is_meta, queued):
+            inward = self._here(to)
+            if self._check_copy(source if inward else to, self._here(source), inward, queued):
                 return to.zero_()  # a meta tensor has no values to copy
-        elif any(tensor.is_meta for tensor in tensors):
-            self._check(func, op, args, [tensor for tensor in tensors if not tensor.is_meta])
+        elif here:
+            self._check(func, op, args, [tensor for tensor in tensors if not self._here(tensor)])
         return func(*args, **kwargs)
+
+    def _here(self, tensor: Tensor) -> bool:
+        return tensor.device.type == self.device
 
     def _check(self, func: Any, op: Any, args: tuple, hosts: list[Tensor]) -> None:
         if op in READS:

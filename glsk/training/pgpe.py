@@ -130,13 +130,20 @@ class Pgpe(Stage):
         self._generator_before = self._generator().get_state()
         self._advance(index)
         losses = self.losses()
-        found = {"loss": losses.mean(), "loss_min": losses.min(), "stdev": self._status("stdev").mean()}
-        known = {"lr": lr, "eps": eps, "samples": len(x), "members": len(losses)}
+        found: dict[str, Tensor | float] = {
+            "loss": losses.mean(),
+            "loss_min": losses.min(),
+            "lr": lr,
+            "eps": eps,
+            "stdev": self._status("stdev").mean(),
+            "samples": len(x),
+            "members": len(losses),
+        }
         if point is None:
-            self._last_loss = check_loss(float(found.pop("loss")), self.name, index)
-            values = {name: float(value) for name, value in found.items()}
-            return {"loss": self._last_loss, **values, **known, "bounds_s": self.problem.bounds_seconds}
-        reading = Reading(found, known, start, self.problem.spans)
+            values = {name: float(value) if isinstance(value, Tensor) else value for name, value in found.items()}
+            self._last_loss = check_loss(values["loss"], self.name, index)
+            return {**values, "bounds_s": self.problem.bounds_seconds}
+        reading = Reading(found, start, self.problem.spans)
         self._unread = index, reading
         if unread is not None:
             self._judge(*unread, point)

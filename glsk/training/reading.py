@@ -13,8 +13,7 @@ class Reading(Mapping[str, float]):
     """A mapping that waits for the device when it is first read, and for no more than its own step.
 
     Args:
-        found: scalars on the device; their copies to the host are queued behind the work so far.
-        known: what the host knows already.
+        found: what there is to tell; scalars on the device are copied to the host behind the work queued so far.
         start: where the step's time begins; it ends here.
         bounds: the parts of it spent in the bounds.
 
@@ -22,21 +21,23 @@ class Reading(Mapping[str, float]):
         end: the end of the step.
     """
 
-    def __init__(self, found: dict[str, Tensor], known: dict[str, float], start: Mark, bounds: list[Span]) -> None:
-        values = torch.stack(list(found.values()))
-        self._names, self._host = tuple(found), to_host(values)
-        self._known, self._start, self._bounds = known, start, bounds
+    def __init__(self, found: Mapping[str, Tensor | float], start: Mark, bounds: list[Span]) -> None:
+        self._late = [name for name, value in found.items() if isinstance(value, Tensor)]
+        values = torch.stack([value for value in found.values() if isinstance(value, Tensor)])
+        self._found, self._host = found, to_host(values)
+        self._start, self._bounds = start, bounds
         self._values: dict[str, float] | None = None
         self.end = Mark(values.device)
 
     def _read(self) -> dict[str, float]:
         if self._values is None:
             self.end.wait()
-            times = {
+            late = dict(zip(self._late, self._host.tolist(), strict=True))
+            self._values = {
+                **{name: value if not isinstance(value, Tensor) else late[name] for name, value in self._found.items()},
                 "step_s": self.end.seconds_since(self._start),
                 "bounds_s": sum(span.seconds() for span in self._bounds),
             }
-            self._values = dict(zip(self._names, self._host.tolist(), strict=True)) | self._known | times
         return self._values
 
     def __getitem__(self, name: str) -> float:
