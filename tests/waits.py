@@ -16,6 +16,9 @@ aten = torch.ops.aten
 
 READS = {
     aten._local_scalar_dense,
+    aten.item,
+    aten.allclose,
+    aten.argwhere,
     aten.is_nonzero,
     aten.equal,
     aten.nonzero,
