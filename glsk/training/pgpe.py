@@ -107,8 +107,7 @@ class Pgpe(Stage):
             stdev_min=-math.inf,  # as without; but a limit left out is copied to the device in every step
             stdev_max=math.inf,
             optimizer=optimizer,
-            # evotorch's gradient estimate carries a factor sigma^2; without the same factor Adam's epsilon would drown
-            # it.
+            # evotorch's gradient carries a factor sigma^2; without the same factor Adam's epsilon would drown it.
             optimizer_config={"epsilon": 1e-8 * config.stdev_init**2},
             ranking_method=None if config.ranking == "none" else config.ranking,
             symmetric=True,
@@ -120,6 +119,7 @@ class Pgpe(Stage):
         return generator
 
     def step(self, index: int) -> Mapping[str, float]:
+        # This step's update follows losses that nobody has looked at yet: where to return to, should they be no good.
         unread, point = self._unread, self._point() if self.late else None
         start = Mark(self.problem.device) if unread is None else unread[1].end
         x, y = self.batches.batch(index)
