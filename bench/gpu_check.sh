@@ -161,11 +161,13 @@ for step in "${wanted[@]}"; do
         ops) run ops "$PYTHON" -m pytest -q bench --benchmark-json="$OUT/ops.json" ;;
         epochs) run epochs env PYTHONPATH=. "$PYTHON" "$OUT/epochs.py" "$OUT/epochs.json" ;;
         share)
-            if "$PYTHON" -m bench.step_share --help | grep -q -- --device; then
-                run share "$PYTHON" -m bench.step_share --device cuda
-            else
-                skip share "bench.step_share runs on the CPU only"
-            fi
+            # The time of a step, the device's busy share of it, and how often the host waits in it.
+            for backend in auto triton; do
+                run "share-cnn3-$backend" "$PYTHON" -m bench.step_share --device cuda --steps 20 --backend "$backend" \
+                    --out "$OUT/share-cnn3-$backend.json"
+                run "share-cnn5-$backend" "$PYTHON" -m bench.step_share --device cuda --net cnn5 --popsize 32 \
+                    --samples 64 --steps 10 --backend "$backend" --out "$OUT/share-cnn5-$backend.json"
+            done
             ;;
         ncu)
             if command -v ncu >/dev/null; then

@@ -82,7 +82,8 @@ def _cuda_missing() -> str | None:
         return f"the CUDA part glsk._CUDA is not built ({error}); install glsk with nvcc present and GLSK_CUDA=1"
     if torch.version.cuda is None:
         return "this PyTorch is built without CUDA; install a CUDA build of PyTorch"
-    if reason := extension.why_unusable(0):
+    current = torch.cuda.current_device() if torch.cuda.is_initialized() else 0
+    if reason := extension.why_unusable(current):
         hints = {
             "no kernel image": "build glsk with GLSK_CUDA_ARCHS set to this GPU's compute capability",
             "driver version": "update the NVIDIA driver (nvidia-smi shows it), or build glsk with an older nvcc",

@@ -20,7 +20,7 @@ app = typer.Typer(
 
 _Data = Annotated[str | None, typer.Option("--data", help="Folder with the data files, or an .npz. Else $GLSK_DATA.")]
 _Backend = Annotated[str | None, typer.Option(help="auto, reference, cpu, triton or cuda.")]
-_Device = Annotated[str | None, typer.Option(help="cpu or cuda.")]
+_Device = Annotated[str | None, typer.Option(help="cpu, cuda, or one of several GPUs: cuda:1.")]
 _Threads = Annotated[int | None, typer.Option(help="CPU threads; 0 leaves PyTorch's default.")]
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import glsk
-from bench import compare, memory, readme_table, workloads
+from bench import compare, memory, readme_table, step_share, workloads
 from bench.vmapped import METHODS, VmappedBounds
 from tests.support import assert_close
 
@@ -68,3 +68,12 @@ def test_the_readme_shows_what_was_recorded() -> None:
 def test_the_readme_needs_its_markers() -> None:
     with pytest.raises(ValueError, match="markers"):
         readme_table.render("no table")
+
+
+def test_the_share_of_a_step_is_measured_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--popsize", "4", "--samples", "4", "--steps", "2", "--backend", "reference"]
+    step_share.main([*small, "--out", str(tmp_path / "share.json")])
+    found = json.loads((tmp_path / "share.json").read_text())
+    assert 0 < found["bounds_s"] < found["step_s"]
+    assert 0 < found["outside"] < 1
+    assert "P = 4, B = 4" in capsys.readouterr().out

@@ -42,3 +42,8 @@ def test_labels_must_be_integers(y: object) -> None:
 def test_bad_labels_are_refused(y: torch.Tensor, classes: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         glsk.margins(y, classes)
+
+
+def test_labels_known_to_be_in_range_need_not_be_checked() -> None:
+    y = torch.tensor([3, 0, 9])
+    assert torch.equal(glsk.margins(y, check_labels=False), glsk.margins(y))

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from glsk.data.augment import augment
 from glsk.training.seeds import stream
+from glsk.transfer import to_device
 
 
 class Batches:
@@ -19,7 +20,7 @@ class Batches:
         batch_size: B; reduced to N if larger.
         seed: of the order and of the augmentation.
         augmented: flip and crop every batch (CIFAR-10, paper App. B.4).
-        device: where batches are put.
+        device: where batches are made; images and labels are kept there, so that a step copies nothing but its draws.
 
     Raises:
         ValueError: if there are no images.
@@ -30,7 +31,7 @@ class Batches:
     ) -> None:
         if not len(x):
             raise ValueError("there are no training images in this data set")
-        self.x, self.y = x, y
+        self.x, self.y = x.to(device), y.to(device)
         self.batch_size = min(batch_size, len(x))
         self.steps_per_epoch = len(x) // self.batch_size
         self.seed, self.augmented, self.device = seed, augmented, device
@@ -45,9 +46,10 @@ class Batches:
         epoch, index = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             self._epoch = epoch
-            self._order = torch.randperm(len(self.x), generator=stream(self.seed, "order", epoch))
+            order = torch.randperm(len(self.x), generator=stream(self.seed, "order", epoch))
+            self._order = to_device(order, self.device)
         rows = self._order[index * self.batch_size : (index + 1) * self.batch_size]
         x, y = self.x[rows], self.y[rows]
         if self.augmented:
             x = augment(x, stream(self.seed, "augment", step))
-        return x.to(self.device), y.to(self.device)
+        return x, y

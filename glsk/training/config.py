@@ -6,6 +6,8 @@ import typing
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 import glsk
 
 _ALGORITHMS = ("pgpe", "grad", "none")
@@ -53,7 +55,7 @@ class Config:
         attack_steps: PGD steps of an evaluation.
         attack_restarts: PGD restarts of an evaluation.
         backend: of the bounds, as in ``compute_bounds``.
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda", or one of several GPUs: "cuda:1".
         threads: CPU threads; 0 leaves PyTorch's default.
         actors: Ray actors that share a population; 0 or 1 evaluates in this process.
         checkpoint_every: steps between checkpoints.
@@ -120,6 +122,10 @@ class Config:
             for method in [value] if isinstance(value, str) else value:
                 glsk.canonical_method(method)
         glsk.backends.validate(self.backend)
+        try:
+            torch.device(self.device)
+        except RuntimeError:
+            raise ValueError(f"device: expected 'cpu', 'cuda' or 'cuda:<number>', got {self.device!r}") from None
 
     @staticmethod
     def _check_number(name: str, value: object) -> None:

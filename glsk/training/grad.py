@@ -34,7 +34,7 @@ class Grad(Stage):
         x, y = self.batches.batch(index)
         eps = annealed_eps(config.eps, index, config.anneal_epochs * self.steps_per_epoch)
         lr = step_lr(config.lr, self.batches.epoch(index), config.milestones, config.gamma)
-        self.loss.seconds = 0.0
+        self.loss.restart()
         loss = self.loss(MiniBatch(x, y, eps))
         value = check_loss(float(loss.detach()), self.name, index)
         self.optimizer.param_groups[0]["lr"] = lr

@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,7 +65,9 @@ def train(
         GlskError: data, checkpoint, backend or numerical trouble; the message says what to do.
         OSError: ``out`` cannot be written.
     """
-    return _Run(config, Path(out), data, resume, console or Console(stderr=True)).finish()
+    device = _device(config)
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():  # or the backends look at GPU 0
+        return _Run(config, Path(out), data, resume, console or Console(stderr=True)).finish()
 
 
 def read_config(out: Path) -> Config:
@@ -99,8 +103,6 @@ class _Run:
         restored = checkpoint.latest(self.checkpoints) if resume else None
         if config.threads:
             torch.set_num_threads(config.threads)
-        if config.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("device: 'cuda' is not available to PyTorch here")
         engine = backends.resolve(config.backend, torch.device(config.device), torch.float32)
         self.dataset = load(config.dataset, data)
         self.data_digest = _fingerprint(self.dataset)
@@ -142,7 +144,7 @@ class _Run:
             size,
             config.seed,
             augmented=config.augment,
-            device=config.device,
+            device="cpu" if name == "pgpe" and config.actors > 1 else config.device,  # the actors get it from here
         )
         if name == "warm-start":
             return WarmStart(self.net, batches, config)
@@ -188,26 +190,51 @@ class _Run:
 
     def _steps(self, stage: Stage, metrics: Metrics) -> None:
         position = self.position
-        every = 0 if stage.name == "warm-start" else self.config.eval_every
         with StageProgress(self.console, stage.name, stage.steps, position.index) as progress:
             last = time.perf_counter()
-            while position.index < stage.steps:
-                found = stage.step(position.index)
-                position.index += 1
+            for index, found in self._found(stage):
+                position.index = index + 1
                 now = time.perf_counter()
                 record = self._record(stage, found, now - last)
                 last = now
                 metrics.write(record)
                 progress.update(record["loss"], record["samples_per_s"])
-                if every and position.index % every == 0 and position.index < stage.steps:
+                if self._evaluates(stage, position.index):
                     stage.export()
                     metrics.write(self._evaluation_record(position.step))
                     last = time.perf_counter()
-                if position.index % self.config.checkpoint_every == 0 and position.index < stage.steps:
+                if self._saves(stage, position.index):
                     self._save(stage)
 
-    def _record(self, stage: Stage, found: dict[str, float], seconds: float) -> dict[str, Any]:
-        """A line of metrics.jsonl. ``seconds`` run from the end of the previous step, so nothing goes unaccounted."""
+    def _found(self, stage: Stage) -> Iterator[tuple[int, Mapping[str, float]]]:
+        """Every step and what it found, as soon as that is known; where the weights will be read, it waits for it."""
+        earlier: tuple[int, Mapping[str, float]] | None = None
+        for index in range(self.position.index, stage.steps):
+            found = stage.step(index)
+            if earlier is not None:
+                yield earlier
+            earlier = index, found
+            done = index + 1
+            if not stage.late or self._evaluates(stage, done) or self._saves(stage, done) or done == stage.steps:
+                stage.settle()
+                yield earlier
+                earlier = None
+
+    def _evaluates(self, stage: Stage, done: int) -> bool:
+        every = 0 if stage.name == "warm-start" else self.config.eval_every
+        return bool(every) and done % every == 0 and done < stage.steps
+
+    def _saves(self, stage: Stage, done: int) -> bool:
+        return done % self.config.checkpoint_every == 0 and done < stage.steps
+
+    def _record(self, stage: Stage, step: Mapping[str, float], seconds: float) -> dict[str, Any]:
+        """A line of metrics.jsonl.
+
+        ``seconds`` run from the end of the previous step, so nothing goes unaccounted. A late stage says so itself, by
+        the device's clock: the host may have read two steps at once.
+        """
+        found = dict(step)
+        seconds = found.pop("step_s", seconds)
         samples, members, bounds_s = found.pop("samples"), found.pop("members", 1), found.pop("bounds_s")
         record = {
             "step": self.position.step,
@@ -289,6 +316,15 @@ class _Run:
 
     def _say(self, text: str) -> None:
         self.console.print(f"glsk: {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _device(config: Config) -> torch.device:
+    """The device to train on. Raises ValueError if PyTorch does not see it."""
+    device = torch.device(config.device)
+    seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= seen:
+        raise ValueError(f"device: {config.device!r} is not available to PyTorch here, which sees {seen} CUDA devices")
+    return device
 
 
 def _fingerprint(dataset: Dataset) -> str:

@@ -25,3 +25,10 @@ def unpack(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], meta: d
         index, key = name.split("/", 1)
         state.setdefault(int(index), {})[key] = value.clone()
     optimizer.load_state_dict({"state": state, "param_groups": meta["groups"]})
+
+
+def hold(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """A copy of the state for ``load_state_dict``, each tensor where it is: nothing waits for the device."""
+    held = optimizer.state_dict()
+    held["state"] = {index: {key: value.clone() for key, value in one.items()} for index, one in held["state"].items()}
+    return held

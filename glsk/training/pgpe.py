@@ -4,140 +4,76 @@ evotorch's order within a step: follow the gradient of the previous population, 
 n steps n - 1 updates have been made, and what determines the rest of the run is the centre, the standard deviation,
 the optimiser, and the generator as it was before the last sampling; the last population is drawn and evaluated again
 on resuming instead of being stored.
+
+Where a device runs on after a call returns, a step only queues its work, and the step after it has been queued when its
+losses are read. An update by losses that turn out not to be finite is taken back.
 """
 
-import logging
-from collections.abc import Callable
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from evotorch import Problem, SolutionBatch
 from evotorch.algorithms import PGPE
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from glsk.errors import GlskError, NumericalError
+from glsk.errors import NumericalError
 from glsk.module import BoundedModule
 from glsk.training import optimizer_state
 from glsk.training.batches import Batches
+from glsk.training.clipup import ClipUp
 from glsk.training.config import Config
-from glsk.training.fitness import MiniBatch, RobustLoss
+from glsk.training.fitness import MiniBatch, RobustLoss, check_data
+from glsk.training.problem import RobustLossProblem, from_actor
+from glsk.training.reading import Reading
 from glsk.training.schedules import annealed_eps, step_lr
 from glsk.training.seeds import derive_seed
 from glsk.training.stage import Stage, State, check_loss
+from glsk.transfer import Mark, runs_behind
 
-logging.getLogger("evotorch").setLevel(logging.WARNING)  # it announces every problem it builds
-
-
-class RobustLossProblem(Problem):
-    """Minimise the robust loss of a network's flat weights [D], on a mini-batch that all members share.
-
-    Args:
-        net: the architecture.
-        make_loss: builds the robust loss; called once in every process that evaluates.
-        device: where population and mini-batch live.
-        actors: Ray actors, each of which evaluates a part of the population; 0 or 1 for none.
-        threads: CPU threads of an actor.
-        seed: of the population's generator.
-
-    Attributes:
-        batch: the mini-batch; set it before every evaluation.
-        bounds_seconds: time in the bounds of the last evaluation (of the slowest actor).
-    """
-
-    def __init__(
-        self,
-        net: nn.Module,
-        make_loss: Callable[[], RobustLoss],
-        *,
-        device: str = "cpu",
-        actors: int = 0,
-        threads: int = 1,
-        seed: int = 0,
-    ) -> None:
-        self._make_loss, self._loss = make_loss, None  # type: tuple[Callable[[], RobustLoss], RobustLoss | None]
-        self.actors_wanted, self.threads = actors if actors > 1 else 0, threads
-        self.batch: MiniBatch | None = None
-        self.bounds_seconds = 0.0
-        on_gpu = torch.device(device).type == "cuda"
-        super().__init__(
-            objective_sense="min",
-            solution_length=sum(p.numel() for p in net.parameters()),
-            dtype=torch.float32,
-            device="cpu" if self.actors_wanted else device,
-            num_actors=self.actors_wanted,
-            num_gpus_per_actor="max" if on_gpu and self.actors_wanted else None,
-            store_solution_stats=False,
-            seed=seed,
-        )
-        self._evaluates_on = device
-        self.start_actors(seed)
-
-    def start_actors(self, seed: int) -> None:
-        """Start Ray's actors, if any; the population's generator then is at the start of its stream in either case."""
-        if self.actors_wanted:
-            _start_ray(self.actors_wanted)
-            self.all_remote_problems()  # evotorch draws the actors' seeds from the generator here
-        self.manual_seed(seed)
-
-    def _evaluate_batch(self, batch: SolutionBatch) -> None:
-        assert self.batch is not None
-        if self._loss is None:
-            if self.is_remote:
-                torch.set_num_threads(self.threads)
-            self._loss = self._make_loss()
-        self._loss.seconds = 0.0
-        members = batch.access_values(keep_evals=True).to(self._evaluates_on)
-        with torch.no_grad():
-            losses = self._loss(_to(self.batch, self._evaluates_on), members)
-        self.bounds_seconds = self._loss.seconds
-        batch.set_evals(losses.to(batch.device))
-
-    def seed(self, seed: int) -> None:
-        """Called by evotorch 0.6.1 when an actor starts, though its own Problem has only ``manual_seed``."""
-        self.manual_seed(seed)
-
-    # evotorch's hooks that keep actors in step with the main process: the mini-batch out, the time back.
-
-    def _make_sync_data_for_actors(self) -> MiniBatch | None:
-        return None if self.batch is None else _to(self.batch, "cpu")
-
-    def _use_sync_data_from_main(self, received: MiniBatch) -> None:
-        self.batch = received
-
-    def _make_sync_data_for_main(self) -> float:
-        return self.bounds_seconds
-
-    def _use_sync_data_from_actors(self, received: list[float]) -> None:
-        self.bounds_seconds = max(received)
-
-    @property
-    def _nonserialized_attribs(self) -> list[str]:
-        return ["_loss", "batch"]
+_Point = tuple[Tensor, Tensor, Any]
+"""Centre, standard deviation, optimiser."""
 
 
 class Pgpe(Stage):
     """PGPE with antithetic members; the centre follows Adam or ClipUp.
 
     Args:
-        net: the network; its weights are the first centre.
+        net: the network, on the batches' device; its weights are the first centre.
         input_shape: of one sample.
         num_classes: K.
         batches: mini-batches; all members see the same one.
         config: schedules, population and engine settings.
+        late: queue steps without waiting for the device; default on a GPU that this process alone works for.
+
+    Raises:
+        ValueError: late, and an image or a label is out of range.
     """
 
     name = "pgpe"
 
     def __init__(
-        self, net: nn.Module, input_shape: tuple[int, ...], num_classes: int, batches: Batches, config: Config
+        self,
+        net: nn.Module,
+        input_shape: tuple[int, ...],
+        num_classes: int,
+        batches: Batches,
+        config: Config,
+        *,
+        late: bool | None = None,
     ) -> None:
         self.net, self.batches, self.config = net, batches, config
         self.steps_per_epoch = batches.steps_per_epoch
         self.steps = config.limited(config.epochs * self.steps_per_epoch)
+        self.late = runs_behind(config.device) and config.actors < 2 if late is None else late
+        if self.late:
+            check_data(batches.x, batches.y, num_classes)
+        checked = not self.late
 
         def make_loss() -> RobustLoss:
-            return RobustLoss(BoundedModule(net, input_shape), config.method, num_classes, backend=config.backend)
+            bounded = BoundedModule(net, input_shape)
+            return RobustLoss(bounded, config.method, num_classes, backend=config.backend, checked=checked)
 
         self.seed = derive_seed(config.seed, "population")
         self.problem = RobustLossProblem(
@@ -152,11 +88,15 @@ class Pgpe(Stage):
         self.algorithm = self._build(centre, torch.full_like(centre, config.stdev_init))
         self._generator_before = self._generator().get_state()
         self._last_loss = float("nan")
+        self._unread: tuple[int, Reading] | None = None
 
     def _build(self, centre: Tensor, stdev: Tensor) -> PGPE:
         config = self.config
-        # evotorch's gradient estimate carries a factor sigma^2; without the same factor Adam's epsilon would drown it.
-        optimizer_config = {"epsilon": 1e-8 * config.stdev_init**2} if config.optimizer == "adam" else None
+        optimizer: str | ClipUp = "adam"
+        if config.optimizer == "clipup":
+            optimizer = ClipUp(
+                solution_length=len(centre), dtype=centre.dtype, stepsize=config.lr, device=self.problem.device
+            )
         return PGPE(
             self.problem,
             popsize=config.popsize,
@@ -164,8 +104,11 @@ class Pgpe(Stage):
             stdev_learning_rate=config.stdev_lr,
             center_init=centre,
             stdev_init=stdev,
-            optimizer=config.optimizer,
-            optimizer_config=optimizer_config,
+            stdev_min=-math.inf,  # as without; but a limit left out is copied to the device in every step
+            stdev_max=math.inf,
+            optimizer=optimizer,
+            # evotorch's gradient carries a factor sigma^2; without the same factor Adam's epsilon would drown it.
+            optimizer_config={"epsilon": 1e-8 * config.stdev_init**2},
             ranking_method=None if config.ranking == "none" else config.ranking,
             symmetric=True,
         )
@@ -175,7 +118,10 @@ class Pgpe(Stage):
         assert generator is not None
         return generator
 
-    def step(self, index: int) -> dict[str, float]:
+    def step(self, index: int) -> Mapping[str, float]:
+        # This step's update follows losses that nobody has looked at yet: where to return to, should they be no good.
+        unread, point = self._unread, self._point() if self.late else None
+        start = Mark(self.problem.device) if unread is None else unread[1].end
         x, y = self.batches.batch(index)
         eps = annealed_eps(self.config.eps, index, self.config.anneal_epochs * self.steps_per_epoch)
         lr = step_lr(self.config.lr, self.batches.epoch(index), self.config.milestones, self.config.gamma)
@@ -184,23 +130,49 @@ class Pgpe(Stage):
         self._generator_before = self._generator().get_state()
         self._advance(index)
         losses = self.losses()
-        self._last_loss = check_loss(float(losses.mean()), self.name, index)
-        return {
-            "loss": self._last_loss,
-            "loss_min": float(losses.min()),
+        found: dict[str, Tensor | float] = {
+            "loss": losses.mean(),
+            "loss_min": losses.min(),
             "lr": lr,
             "eps": eps,
-            "stdev": float(self.algorithm.status["stdev"].mean()),
+            "stdev": self._status("stdev").mean(),
             "samples": len(x),
             "members": len(losses),
-            "bounds_s": self.problem.bounds_seconds,
         }
+        if point is None:
+            values = {name: float(value) if isinstance(value, Tensor) else value for name, value in found.items()}
+            self._last_loss = check_loss(values["loss"], self.name, index)
+            return {**values, "bounds_s": self.problem.bounds_seconds}
+        reading = Reading(found, start, self.problem.spans)
+        self._unread = index, reading
+        if unread is not None:
+            self._judge(*unread, point)
+        return reading
+
+    def settle(self) -> None:
+        unread, self._unread = self._unread, None
+        if unread is not None:
+            self._judge(*unread)
+
+    def _judge(self, index: int, reading: Reading, before: _Point | None = None) -> None:
+        """Wait for the losses of step ``index``; if they are not finite, return to ``before`` their update."""
+        try:
+            self._last_loss = check_loss(reading["loss"], self.name, index)
+        except NumericalError:
+            self._unread = None
+            if before is not None:
+                self._return_to(before)
+            raise
 
     def losses(self) -> Tensor:
         """The fitnesses [P] of the current population."""
         population = self.algorithm.population
         assert population is not None
         return population.access_evals(0).detach()
+
+    def _status(self, name: str) -> Tensor:
+        """evotorch's own tensor; ``algorithm.status`` wraps it."""
+        return self.algorithm.get_status_value(name).detach()
 
     def _advance(self, index: int) -> None:
         try:
@@ -210,7 +182,7 @@ class Pgpe(Stage):
         except Exception as error:
             if self.problem.actors is None:
                 raise
-            raise _from_actor(error) from error
+            raise from_actor(error) from error
 
     def _set_lr(self, lr: float) -> None:
         optimizer = self.algorithm.optimizer
@@ -220,16 +192,28 @@ class Pgpe(Stage):
         if self.config.optimizer == "clipup":
             group["max_speed"] = 2.0 * lr  # evotorch ties it to the learning rate only at the start
 
+    def _point(self) -> _Point:
+        """Where the search stands. evotorch and ClipUp make new tensors in every step; Adam changes its own."""
+        optimizer = self.algorithm.optimizer
+        held = optimizer_state.hold(optimizer) if self.config.optimizer == "adam" else optimizer._velocity
+        return self._status("center"), self._status("stdev"), held
+
+    def _return_to(self, point: _Point) -> None:
+        centre, stdev, held = point
+        self.algorithm = self._build(centre, stdev)
+        if self.config.optimizer == "adam":
+            self.algorithm.optimizer.load_state_dict(held)
+        else:
+            self.algorithm.optimizer._velocity = held
+
     def export(self) -> None:
-        centre = self.algorithm.status["center"].clone().as_subclass(Tensor)
+        self.settle()
         with torch.no_grad():
-            vector_to_parameters(centre.to(self.config.device), self.net.parameters())
+            vector_to_parameters(self._status("center").clone().to(self.config.device), self.net.parameters())
 
     def state(self) -> State:
-        tensors = {
-            "stdev": self.algorithm.status["stdev"].clone().as_subclass(Tensor).cpu(),
-            "generator": self._generator_before,
-        }
+        self.settle()
+        tensors = {"stdev": self._status("stdev").clone().cpu(), "generator": self._generator_before}
         meta: dict[str, Any] = {"loss": self._last_loss}
         optimizer = self.algorithm.optimizer
         if self.config.optimizer == "adam":
@@ -250,32 +234,9 @@ class Pgpe(Stage):
             optimizer._velocity = packed["velocity"].to(self.problem.device)
         self._generator().set_state(tensors["generator"])
         self.step(index - 1)  # the first step of a new PGPE only samples and evaluates
+        self.settle()
         self.drifted = self._last_loss != meta["loss"]
 
     def close(self) -> None:
         if self.problem.actors is not None:
             self.problem.kill_actors()
-
-
-def _to(batch: MiniBatch, device: str) -> MiniBatch:
-    return MiniBatch(batch.x.to(device), batch.y.to(device), batch.eps)
-
-
-def _start_ray(actors: int) -> None:
-    """A local Ray without dashboard, unless the caller has started one."""
-    import ray
-
-    if not ray.is_initialized():
-        ray.init(num_cpus=actors, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-
-
-def _from_actor(error: Exception) -> Exception:
-    """What went wrong in an actor, without Ray's wrapping: the actor's own exception, or that it died."""
-    import ray
-
-    if not isinstance(error, ray.exceptions.RayError):
-        return error
-    cause = getattr(error, "cause", None)
-    if isinstance(cause, GlskError | ValueError | OSError):
-        return cause
-    return GlskError(f"an actor failed: {str(cause or error).strip().splitlines()[-1].strip()}")

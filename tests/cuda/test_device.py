@@ -1,5 +1,8 @@
 """The CUDA backend on a GPU; without one, or without the compiled extension, every test is skipped."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import pytest
 import torch
 from hypothesis import assume, given, settings
@@ -17,6 +20,7 @@ pytestmark = [
     pytest.mark.skipif(backends.why_missing("cuda") is not None, reason=str(backends.why_missing("cuda"))),
 ]
 
+Result = TypeVar("Result")
 DTYPES = (torch.float32, torch.float64)
 CNN3 = ((1, 28, 28), [(8, 5, 2, 2), (8, 4, 2, 1)])
 CIFAR = ((3, 32, 32), [(8, 5, 2, 2), (8, 4, 2, 1)])
@@ -136,19 +140,25 @@ def test_work_goes_to_the_current_stream() -> None:
     assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
 
 
+def captured(call: Callable[[], Result]) -> tuple[torch.cuda.CUDAGraph, Result]:
+    """The call as a graph, and where a replay leaves its result; once before, for what is compiled or set up then."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        call()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = call()
+    return graph, result
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_cuda_graph(method: str) -> None:
     """A call can be captured and replayed on new inputs."""
     bounded, arguments = query(4, 8)
     arguments |= {"check_finite": False, "method": method}
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        bounded.compute_bounds(**arguments)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        lower, upper = bounded.compute_bounds(**arguments)
+    graph, (lower, upper) = captured(lambda: bounded.compute_bounds(**arguments))
     arguments["x"].copy_(torch.rand_like(arguments["x"]))
     graph.replay()
     wanted = bounded.compute_bounds(**arguments)
@@ -156,14 +166,49 @@ def test_cuda_graph(method: str) -> None:
     assert torch.equal(upper, wanted[1])
 
 
+@pytest.mark.parametrize("backend", ["cuda", "triton"])
 @pytest.mark.parametrize("method", METHODS)
-def test_nothing_waits_for_the_device(method: str) -> None:
+def test_an_evaluation_in_a_cuda_graph(method: str, backend: str) -> None:
+    """Margins, bounds and loss, captured once and replayed on other images, labels and members."""
+    if (reason := backends.why_missing(backend)) is not None:
+        pytest.skip(reason)
     bounded, arguments = query(4, 8)
-    arguments |= {"check_finite": False, "method": method}
-    bounded.compute_bounds(**arguments)
+    y = torch.arange(8, device="cuda") % 10
+    x, params = arguments["x"], arguments["params"]
+    arguments |= {"backend": backend, "method": method, "bound_upper": False, "check_finite": False}
+
+    def losses() -> Tensor:
+        lower, _ = bounded.compute_bounds(**{**arguments, "C": glsk.margins(y, check_labels=False)})
+        return glsk.robust_cross_entropy(lower, backend=backend)
+
+    graph, found = captured(losses)
+    graph.replay()
+    before = found.clone()
+    x.copy_(torch.rand_like(x))
+    y.copy_((y + 3) % 10)
+    params.add_(0.01 * torch.randn_like(params))
+    graph.replay()
+    assert torch.equal(found, losses())
+    assert not torch.equal(found, before)
+
+
+@pytest.mark.parametrize("backend", ["cuda", "triton"])
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_waits_for_the_device(method: str, backend: str) -> None:
+    if (reason := backends.why_missing(backend)) is not None:
+        pytest.skip(reason)
+    bounded, arguments = query(4, 8)
+    arguments |= {"check_finite": False, "method": method, "backend": backend}
+    y = torch.arange(8, device="cuda") % 10
+
+    def losses() -> Tensor:
+        lower, _ = bounded.compute_bounds(**{**arguments, "C": glsk.margins(y, check_labels=False)})
+        return glsk.robust_cross_entropy(lower, backend=backend)
+
+    losses()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        bounded.compute_bounds(**arguments)
+        losses()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

@@ -15,6 +15,7 @@ from tests.chains import Case, cases, near_kink
 from tests.cuda.emulation import Emulation
 from tests.cuda.passes import chain, problem
 from tests.support import METHODS, TOLERANCE, assert_bounds_close, assert_close
+from tests.waits import WaitError, no_waits
 
 DTYPES = (torch.float32, torch.float64)
 FEW = {"max_units": 50, "samples": (1, 2, 5)}  # the emulation is slow
@@ -291,6 +292,20 @@ def test_cnn3(launcher: ModuleType, method: str) -> None:
     found = bounded.compute_bounds(x, C=C, params=params, backend="cuda", **options)
     wanted = bounded.compute_bounds(x.double(), C=C.double(), params=params.double(), backend="reference", **options)
     assert_bounds_close(found, wanted, TOLERANCE[torch.float32])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_evaluation_reads_nothing_back(launcher: ModuleType, method: str) -> None:
+    """What a CUDA graph captures and a training step queues: margins, bounds and loss."""
+    bounded, y = glsk.BoundedModule(models.build("cnn3", (1, 12, 12)), (1, 12, 12)), torch.tensor([3, 9])
+    x, params = torch.rand(2, 1, 12, 12), 0.1 * torch.randn(2, bounded.num_parameters)
+    options = {"eps": 0.1, "clip": (0.0, 1.0), "method": method, "backend": "cuda", "check_finite": False}
+    with no_waits("cpu"):
+        C = glsk.margins(y, check_labels=False)
+        lower, _ = bounded.compute_bounds(x, C=C, params=params, bound_upper=False, **options)
+        glsk.robust_cross_entropy(lower, backend="cuda")
+    with no_waits("cpu"), pytest.raises(WaitError):
+        bounded.compute_bounds(x, params=params, **{**options, "check_finite": True})
 
 
 def test_tensors_of_one_call_must_agree(launcher: ModuleType) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 import glsk
 from glsk import ops
 from tests.support import METHODS, assert_bounds_close, assert_close
+from tests.waits import no_waits
 
 REASON = glsk.backends.why_missing("triton")
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
@@ -205,3 +206,13 @@ def test_an_empty_batch_of_members_or_samples_launches_nothing() -> None:
     empty = torch.zeros(1, 0, 3, device=DEVICE)
     lower, upper = ops.ibp_affine(empty, empty, weight, bias, list(linear(3, 4, relu=False)), False, backend="triton")
     assert lower.shape == upper.shape == (2, 0, 4)
+
+
+@pytest.mark.skipif(DEVICE != "cpu", reason="tests/cuda/test_device.py sees the real waits")
+@pytest.mark.parametrize("method", METHODS)
+def test_an_evaluation_reads_nothing_back(method: str) -> None:
+    """What a CUDA graph captures and a training step queues: bounds and loss."""
+    given = query("linear layers")
+    with no_waits("cpu"):
+        lower, _ = given.kernels(method, check_finite=False)
+        glsk.robust_cross_entropy(lower, backend="triton")

@@ -47,12 +47,17 @@ def test_unknown_preset_says_which_there_are():
         {"method": "zonotope"},
         {"eval_methods": ("CROWN", "zonotope")},
         {"backend": "tpu"},
+        {"device": "gpu1"},
     ],
 )
 def test_a_bad_value_is_named(bad):
     (name,) = bad
     with pytest.raises(ValueError, match=name.removeprefix("eval_").removesuffix("s")):
         Config(**bad)
+
+
+def test_one_of_several_devices_can_be_named():
+    assert Config(device="cuda:1").device == "cuda:1"
 
 
 def test_override_refuses_unknown_settings():

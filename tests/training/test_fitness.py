@@ -81,3 +81,19 @@ def test_time_in_the_bounds_is_added_up(net, batch, members):
     once = loss.seconds
     loss(batch, members)
     assert 0 < once < loss.seconds
+
+
+def test_without_checks_finite_members_have_the_same_losses(net, batch, members):
+    unchecked = RobustLoss(glsk.BoundedModule(net, SHAPE), "CROWN", 4, backend="reference", checked=False)
+    assert torch.equal(unchecked(batch, members), robust_loss(net)(batch, members))
+
+
+def test_without_checks_a_member_that_is_not_finite_has_the_loss_nan(net, batch, members, monkeypatch):
+    """Even where an op drops the NaN, as a minimum or a maximum may."""
+    unchecked = RobustLoss(glsk.BoundedModule(net, SHAPE), "CROWN", 4, backend="reference", checked=False)
+    members[1, 0], members[2, -1] = float("inf"), float("nan")
+    lower = torch.ones(6, 5, 3)
+    lower[4, 2, 1] = float("nan")
+    monkeypatch.setattr(glsk.BoundedModule, "compute_bounds", lambda *args, **settings: (lower, None))
+    monkeypatch.setattr(glsk, "robust_cross_entropy", lambda lower: lower.nan_to_num().mean((1, 2)))
+    assert unchecked(batch, members).isnan().tolist() == [False, True, True, False, True, False]

@@ -14,9 +14,10 @@ import torch
 from rich.console import Console
 
 import glsk
-from glsk import CheckpointError
-from glsk.training import Config
+from glsk import CheckpointError, NumericalError
+from glsk.training import Config, checkpoint, pgpe
 from glsk.training.batches import Batches
+from glsk.training.fitness import RobustLoss
 from glsk.training.loop import read_config, train
 from glsk.training.metrics import read_metrics
 from glsk.training.weights import load_weights
@@ -129,6 +130,48 @@ def test_a_resumed_run_ends_in_the_same_bits(data, tmp_path, monkeypatch, kind, 
     assert outcome(tmp_path / "broken") == outcome(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("kind", ["pgpe", "clipup-centered", "augmented"])
+@pytest.mark.parametrize("stopped", [6, 8, 9, 13])
+def test_a_late_run_ends_in_the_same_bits_even_if_resumed(data, tmp_path, monkeypatch, kind, stopped):
+    """On a GPU a step's losses are read when the next one is queued; as on the CPU, here."""
+    settings = config(data, **KINDS[kind])
+    run(settings, tmp_path / "whole")
+    monkeypatch.setattr(pgpe, "runs_behind", lambda device: True)
+    with monkeypatch.context() as patch:
+        stop_at(patch, stopped)
+        with pytest.raises(StoppedError):
+            run(settings, tmp_path / "broken")
+    whole, written = metrics(tmp_path / "whole"), metrics(tmp_path / "broken")
+    assert written == whole[: len(written)]
+    done = [record for record in written if record["stage"] != "evaluation"]
+    assert len(done) >= stopped - 2  # all but the step that was on the device
+    _, said = run(settings, tmp_path / "broken", resume=True)
+    assert "not bit for bit" not in said
+    assert outcome(tmp_path / "broken") == outcome(tmp_path / "whole")
+    assert all(r["bounds_s"] < r["step_s"] for r in read_metrics(tmp_path / "broken/metrics.jsonl") if "bounds_s" in r)
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("bad", [3, 4, 12])  # not the last, the last before a checkpoint, the very last
+def test_a_loss_that_is_not_finite_reaches_no_file(data, tmp_path, monkeypatch, late, bad):
+    settings = config(data, warm_epochs=0, checkpoint_every=4)
+    monkeypatch.setattr(pgpe, "runs_behind", lambda device: late)
+    original, calls = RobustLoss.__call__, []
+
+    def spoiled(self, batch, params=None):
+        calls.append(batch)
+        losses = original(self, batch, params)
+        return losses * float("nan") if len(calls) == bad else losses
+
+    monkeypatch.setattr(RobustLoss, "__call__", spoiled)
+    with pytest.raises(NumericalError, match=f"pgpe: the loss of step {bad} is nan"):
+        run(settings, tmp_path / "out")
+    assert [record["step"] for record in metrics(tmp_path / "out")] == list(range(1, bad))
+    last = checkpoint.latest(tmp_path / "out" / "checkpoints")
+    assert last.step < bad
+    assert all(value.isfinite().all() for value in last.tensors.values() if value.is_floating_point())
+
+
 def test_a_run_killed_by_sigkill_ends_in_the_same_bits(data, tmp_path):
     settings = config(data)
     run(settings, tmp_path / "whole")
@@ -226,6 +269,13 @@ def test_a_backend_that_is_missing_is_refused_before_any_work(data, tmp_path, mo
     glsk.backends.resolve.cache_clear()
     with pytest.raises(glsk.BackendUnavailableError, match="it is not here"):
         run(config(data, backend="cpu"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_device_that_is_missing_is_refused_before_any_work(data, tmp_path):
+    missing = f"cuda:{torch.cuda.device_count()}"
+    with pytest.raises(ValueError, match=f"device: '{missing}' is not available"):
+        run(config(data, device=missing), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
