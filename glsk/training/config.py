@@ -51,7 +51,7 @@ class Config:
         grad_clip: largest gradient norm of ``grad``; 0 for no clipping.
         eval_methods: relaxations to certify with after each phase.
         eval_limit: test images to evaluate on; 0 for all.
-        eval_every: evaluate every so many steps of ``algorithm`` too; 0 for never.
+        eval_every: evaluate every so many steps of ``algorithm`` too, and record what phases end with; 0 for never.
         attack_steps: PGD steps of an evaluation.
         attack_restarts: PGD restarts of an evaluation.
         backend: of the bounds, as in ``compute_bounds``.

@@ -184,6 +184,8 @@ class _Run:
             stage.close()
         self.restored = None
         position.results[name] = self._evaluate(self.config.eval_methods)
+        if self.config.eval_every:
+            metrics.write(_evaluation_record(position.step, position.results[name]))
         save_weights(self.out / f"{name}.safetensors", self.net, self.description)
         self.position = _Position(position.phase + 1, 0, position.step, position.results)
         self._save(None)
@@ -201,7 +203,8 @@ class _Run:
                 progress.update(record["loss"], record["samples_per_s"])
                 if self._evaluates(stage, position.index):
                     stage.export()
-                    metrics.write(self._evaluation_record(position.step))
+                    result = self._evaluate([self.config.method])
+                    metrics.write(_evaluation_record(position.step, result))
                     last = time.perf_counter()
                 if self._saves(stage, position.index):
                     self._save(stage)
@@ -249,17 +252,6 @@ class _Run:
                 bounds_s=bounds_s, member_samples_per_s=members * samples / bounds_s, overhead=1 - bounds_s / seconds
             )
         return record
-
-    def _evaluation_record(self, step: int) -> dict[str, Any]:
-        result = self._evaluate([self.config.method])
-        certified = {f"certified {name}": share for name, share in result.certified.items()}
-        return {
-            "step": step,
-            "stage": "evaluation",
-            "natural": result.natural,
-            "adversarial": result.adversarial,
-            **certified,
-        }
 
     def _evaluate(self, methods: "tuple[str, ...] | list[str]") -> Evaluation:
         config, limit = self.config, self.config.eval_limit or None
@@ -325,6 +317,17 @@ def _device(config: Config) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= seen:
         raise ValueError(f"device: {config.device!r} is not available to PyTorch here, which sees {seen} CUDA devices")
     return device
+
+
+def _evaluation_record(step: int, result: Evaluation) -> dict[str, Any]:
+    certified = {f"certified {name}": share for name, share in result.certified.items()}
+    return {
+        "step": step,
+        "stage": "evaluation",
+        "natural": result.natural,
+        "adversarial": result.adversarial,
+        **certified,
+    }
 
 
 def _fingerprint(dataset: Dataset) -> str:

@@ -242,7 +242,10 @@ def test_what_a_run_leaves_behind(data, tmp_path):
     assert description.input_shape == (1, 8, 8)
     assert net(torch.rand(1, 1, 8, 8)).shape == (1, 10)
     records = read_metrics(tmp_path / "out" / "metrics.jsonl")
-    assert [r["stage"] for r in records].count("evaluation") == 1
+    evaluations = [r for r in records if r["stage"] == "evaluation"]
+    assert [r["step"] for r in evaluations] == [4, 12, 16]  # after each phase, and every 8 steps of pgpe
+    assert evaluations[0]["natural"] == results["warm-start"].natural
+    assert evaluations[2]["certified CROWN-IBP"] == results["pgpe"].certified["CROWN-IBP"]
     pgpe = [r for r in records if r["stage"] == "pgpe"]
     assert [r["step"] for r in pgpe] == list(range(5, 17))
     assert [r["epoch"] for r in pgpe] == [0] * 4 + [1] * 4 + [2] * 4
