@@ -12,6 +12,8 @@ from functools import cache
 import torch
 
 from glsk.errors import BackendUnavailableError
+from glsk.geometry import Geometry
+from glsk.workspace import Workspace
 
 NAMES = ("auto", "reference", "cpu", "triton", "cuda")
 
@@ -157,6 +159,16 @@ def resolve(name: str, device: torch.device, dtype: torch.dtype) -> str:
     if module is not None:
         importlib.import_module(module)
     return name
+
+
+def pass_workspace(
+    name: str, layers: tuple[Geometry, ...], spec_rows: int | None, device: torch.device, dtype: torch.dtype
+) -> Workspace:
+    """What a pass over ``layers`` (``spec_rows`` rows of C, or None for the last layer's outputs) allocates."""
+    module = _BACKENDS[name].module
+    hook = getattr(importlib.import_module(module), "pass_workspace", None) if module else None
+    found: Workspace = hook(layers, spec_rows, device, dtype) if hook else Workspace()
+    return found
 
 
 def _serves(backend: Backend, device: torch.device, dtype: torch.dtype) -> bool:

@@ -9,5 +9,14 @@ Importing this package adds the ``triton`` implementation to every op.
 """
 
 from glsk.kernels import crown_pass, hbox_pass, hbox_relu, ibp_affine, relu_relaxation, robust_cross_entropy
+from glsk.kernels.passes import pass_workspace
 
-__all__ = ["crown_pass", "hbox_pass", "hbox_relu", "ibp_affine", "relu_relaxation", "robust_cross_entropy"]
+__all__ = [
+    "crown_pass",
+    "hbox_pass",
+    "hbox_relu",
+    "ibp_affine",
+    "pass_workspace",
+    "relu_relaxation",
+    "robust_cross_entropy",
+]
