@@ -14,8 +14,6 @@ from glsk.geometry import Geometry
 
 TRITON = tuple(int(part) for part in triton.__version__.split(".")[:2])
 
-PRECISIONS = ("tf32x3", "bf16x3", "tf32", "ieee")
-
 STEPS = (1, 2, 4)
 """Block sizes tried for a transposed convolution, in positions of the layer's output."""
 

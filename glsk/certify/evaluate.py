@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import glsk
+from glsk.precision import accurate
 from glsk.training.attacks import pgd
 from glsk.training.seeds import stream
 
@@ -122,8 +123,11 @@ def certify_batch(
     backend: str = "auto",
     clip: tuple[float, float] = (0.0, 1.0),
 ) -> Tensor:
-    """Which samples [B] (bool) have every margin f_y - f_j bounded above 0 on their clipped eps-ball."""
-    with torch.no_grad():
+    """Which samples [B] (bool) have every margin f_y - f_j bounded above 0 on their clipped eps-ball.
+
+    Products have the accuracy of float32, whatever has been chosen by :func:`glsk.precision.set_precision`.
+    """
+    with torch.no_grad(), accurate():
         lower, _ = bounded.compute_bounds(
             x,
             eps=eps,

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import glsk
+from glsk import precision
 
 _ALGORITHMS = ("pgpe", "grad", "none")
 _OPTIMIZERS = ("adam", "clipup")
 _RANKINGS = ("none", "centered")
 
-ENGINE = ("backend", "device", "threads", "actors", "checkpoint_every", "tensorboard")
+ENGINE = ("backend", "precision", "device", "threads", "actors", "checkpoint_every", "tensorboard")
 """Settings that say how a run is computed, not what; they may change when it is resumed."""
 
 
@@ -53,6 +54,8 @@ class Config:
         attack_steps: PGD steps of an evaluation.
         attack_restarts: PGD restarts of an evaluation.
         backend: of the bounds, as in ``compute_bounds``.
+        precision: of a GPU's products in training, a name of :data:`glsk.precision.NAMES`; evaluations are always in
+            one with the accuracy of float32.
         device: "cpu" or "cuda".
         threads: CPU threads; 0 leaves PyTorch's default.
         actors: Ray actors that share a population; 0 or 1 evaluates in this process.
@@ -95,6 +98,7 @@ class Config:
     attack_steps: int = 40
     attack_restarts: int = 3
     backend: str = "auto"
+    precision: str = "tf32x3"
     device: str = "cpu"
     threads: int = 0
     actors: int = 0
@@ -120,6 +124,7 @@ class Config:
             for method in [value] if isinstance(value, str) else value:
                 glsk.canonical_method(method)
         glsk.backends.validate(self.backend)
+        precision.validate(self.precision)
 
     @staticmethod
     def _check_number(name: str, value: object) -> None:

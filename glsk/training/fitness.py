@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 import glsk
+from glsk.precision import using_precision, validate
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class RobustLoss:
         num_classes: K.
         backend: as in ``compute_bounds``.
         clip: the data range.
+        precision: of a GPU's products, a name of :data:`glsk.precision.NAMES`.
 
     Attributes:
         seconds: wall-clock seconds spent in ``compute_bounds`` since the last reset.
@@ -46,9 +48,10 @@ class RobustLoss:
         *,
         backend: str = "auto",
         clip: tuple[float, float] = (0.0, 1.0),
+        precision: str = "tf32x3",
     ) -> None:
         self.bounded, self.method, self.num_classes = bounded, method, num_classes
-        self.backend, self.clip = backend, clip
+        self.backend, self.clip, self.precision = backend, clip, validate(precision)
         self.seconds = 0.0
 
     def __call__(self, batch: MiniBatch, params: Tensor | None = None) -> Tensor:
@@ -59,16 +62,17 @@ class RobustLoss:
         """
         margins = glsk.margins(batch.y, self.num_classes).to(batch.x.dtype)
         started = self._clock(batch.x)
-        lower, _ = self.bounded.compute_bounds(
-            batch.x,
-            eps=batch.eps,
-            clip=self.clip,
-            C=margins,
-            method=self.method,
-            params=params,
-            backend=self.backend,
-            bound_upper=False,
-        )
+        with using_precision(self.precision):
+            lower, _ = self.bounded.compute_bounds(
+                batch.x,
+                eps=batch.eps,
+                clip=self.clip,
+                C=margins,
+                method=self.method,
+                params=params,
+                backend=self.backend,
+                bound_upper=False,
+            )
         self.seconds += self._clock(batch.x) - started
         return glsk.robust_cross_entropy(lower)
 

@@ -148,7 +148,9 @@ class _Run:
             return WarmStart(self.net, batches, config)
         if name == "grad":
             bounded = BoundedModule(self.net, dataset.input_shape)
-            loss = RobustLoss(bounded, config.method, dataset.num_classes, backend=config.backend)
+            loss = RobustLoss(
+                bounded, config.method, dataset.num_classes, backend=config.backend, precision=config.precision
+            )
             return Grad(self.net, batches, loss, config)
         from glsk.training.pgpe import Pgpe  # evotorch takes seconds to import
 

@@ -137,7 +137,8 @@ class Pgpe(Stage):
         self.steps = config.limited(config.epochs * self.steps_per_epoch)
 
         def make_loss() -> RobustLoss:
-            return RobustLoss(BoundedModule(net, input_shape), config.method, num_classes, backend=config.backend)
+            bounded = BoundedModule(net, input_shape)
+            return RobustLoss(bounded, config.method, num_classes, backend=config.backend, precision=config.precision)
 
         self.seed = derive_seed(config.seed, "population")
         self.problem = RobustLossProblem(
