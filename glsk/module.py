@@ -1,6 +1,7 @@
 """``BoundedModule``: an ``nn.Module`` whose outputs can be bounded over boxes, for a whole population of weights."""
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 
@@ -217,13 +218,18 @@ class BoundedModule:
         return list(tiling.tiles(query.population.size, samples, need, memory_limit, query.backend)), need
 
 
-def _granted(
-    need: "tiling.Footprint | None", tile: tiling.Tile, memory_limit: int
-) -> "contextlib.AbstractContextManager[None]":
-    """What the limit leaves for the scratch of programs, beside the tile's bounds."""
-    if need is None:
-        return contextlib.nullcontext()
-    return workspace.grant(memory_limit - need.bounds(tile.p1 - tile.p0, tile.b1 - tile.b0))
+@contextlib.contextmanager
+def _granted(need: "tiling.Footprint | None", tile: tiling.Tile, memory_limit: int) -> Iterator[None]:
+    """Grant what the limit leaves for the scratch of programs, beside the tile's bounds."""
+    grant: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if need is not None:
+        grant = workspace.grant(memory_limit - need.bounds(tile.p1 - tile.p0, tile.b1 - tile.b0))
+    try:
+        with grant:
+            yield
+    except torch.OutOfMemoryError as error:
+        error.add_note(f"glsk: the device has no room; give compute_bounds a memory_limit below {memory_limit} bytes")
+        raise
 
 
 def _cut(query: Query, tile: tiling.Tile) -> Query:

@@ -1,5 +1,8 @@
 """Which precision training and certification multiply in."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -13,6 +16,7 @@ from glsk.certify.inspect import inspect_sample
 from glsk.training import Config
 from glsk.training.fitness import MiniBatch, RobustLoss
 
+ROOT = Path(__file__).resolve().parents[1]
 NET = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 10))
 BOUNDED = glsk.BoundedModule(NET, (1, 2, 2))
 
@@ -50,7 +54,7 @@ def test_certification_never_leaves_float32_accuracy(chosen: str, used: set[str]
         assert precision.precision() == chosen
 
 
-@pytest.mark.parametrize("chosen", precision.NAMES)
+@pytest.mark.parametrize("chosen", precision.TRAINING)
 def test_training_uses_the_precision_of_its_settings(chosen: str, used: set[str]) -> None:
     loss = RobustLoss(BOUNDED, "CROWN", 10, precision=Config(precision=chosen).precision)
     loss(MiniBatch(torch.rand(2, 1, 2, 2), torch.tensor([1, 2]), 0.1))
@@ -62,6 +66,17 @@ def test_an_unknown_precision_is_refused() -> None:
     for refused in (precision.set_precision, lambda name: Config(precision=name)):
         with pytest.raises(ValueError, match="precision: unknown 'fp8'; known: tf32x3, bf16x3, tf32, ieee"):
             refused("fp8")
+
+
+def test_a_precision_that_spoils_the_gradient_is_refused_in_training() -> None:
+    with pytest.raises(ValueError, match="precision: 'tf32' is too coarse to train in; choose one of tf32x3, bf16x3"):
+        Config(precision="tf32")
+
+
+def test_the_recorded_comparison_allows_what_training_allows() -> None:
+    rows = json.loads((ROOT / "bench" / "results" / "precision.json").read_text())["rows"]
+    worst = {name: min(row["cosine"] for row in rows if row["precision"] == name) for name in precision.NAMES}
+    assert {name for name, cosine in worst.items() if cosine >= bench_precision.LEAST} == set(precision.TRAINING)
 
 
 def test_the_gradient_estimate_of_the_default_precision_is_that_of_float64() -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import glsk
+from glsk.device import check_device
 from glsk.precision import accurate
 from glsk.training.attacks import pgd
 from glsk.training.seeds import stream
@@ -74,10 +75,11 @@ def evaluate(
         seed: of the attack's random starts.
 
     Raises:
-        ValueError: no samples, or unknown method.
+        ValueError: no samples, unknown method, or a device that is not here.
     """
     if not len(x):
         raise ValueError("evaluate: no samples")
+    check_device(device)
     names = [glsk.canonical_method(method) for method in methods]
     parameter = next(net.parameters())
     before = parameter.dtype, parameter.device

@@ -54,7 +54,7 @@ class Config:
         attack_steps: PGD steps of an evaluation.
         attack_restarts: PGD restarts of an evaluation.
         backend: of the bounds, as in ``compute_bounds``.
-        precision: of a GPU's products in training, a name of :data:`glsk.precision.NAMES`; evaluations are always in
+        precision: of a GPU's products in training, a name of :data:`glsk.precision.TRAINING`; evaluations are always in
             one with the accuracy of float32.
         device: "cpu" or "cuda".
         threads: CPU threads; 0 leaves PyTorch's default.
@@ -124,7 +124,7 @@ class Config:
             for method in [value] if isinstance(value, str) else value:
                 glsk.canonical_method(method)
         glsk.backends.validate(self.backend)
-        precision.validate(self.precision)
+        precision.validate_for_training(self.precision)
 
     @staticmethod
     def _check_number(name: str, value: object) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import glsk
-from glsk.precision import using_precision, validate
+from glsk.precision import using_precision, validate_for_training
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class RobustLoss:
         num_classes: K.
         backend: as in ``compute_bounds``.
         clip: the data range.
-        precision: of a GPU's products, a name of :data:`glsk.precision.NAMES`.
+        precision: of a GPU's products, a name of :data:`glsk.precision.TRAINING`.
 
     Attributes:
         seconds: wall-clock seconds spent in ``compute_bounds`` since the last reset.
@@ -51,7 +51,7 @@ class RobustLoss:
         precision: str = "tf32x3",
     ) -> None:
         self.bounded, self.method, self.num_classes = bounded, method, num_classes
-        self.backend, self.clip, self.precision = backend, clip, validate(precision)
+        self.backend, self.clip, self.precision = backend, clip, validate_for_training(precision)
         self.seconds = 0.0
 
     def __call__(self, batch: MiniBatch, params: Tensor | None = None) -> Tensor:

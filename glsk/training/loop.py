@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from glsk import backends, models
 from glsk.certify import Evaluation, evaluate
 from glsk.data import Dataset, load
+from glsk.device import check_device
 from glsk.errors import CheckpointError
 from glsk.module import BoundedModule
 from glsk.training import atomic, checkpoint
@@ -99,9 +100,7 @@ class _Run:
         restored = checkpoint.latest(self.checkpoints) if resume else None
         if config.threads:
             torch.set_num_threads(config.threads)
-        if config.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("device: 'cuda' is not available to PyTorch here")
-        engine = backends.resolve(config.backend, torch.device(config.device), torch.float32)
+        engine = backends.resolve(config.backend, check_device(config.device), torch.float32)
         self.dataset = load(config.dataset, data)
         self.data_digest = _fingerprint(self.dataset)
         self.net = self._network().to(config.device)
