@@ -2,7 +2,7 @@
 # Everything there is to check on a machine with a GPU, in one go; a step that fails does not stop the others.
 #
 #     bench/gpu_check.sh [step ...]     all steps, or those named: build tests memcheck racecheck compare ops epochs
-#                                       share ncu train
+#                                       passes share ncu train
 #
 # Environment:
 #     OUT                    where logs and JSON go (default bench/results/gpu)
@@ -22,7 +22,7 @@ summary=()
 failed=0
 
 wanted=("$@")
-[ ${#wanted[@]} -gt 0 ] || wanted=(build tests memcheck racecheck compare ops epochs share ncu train)
+[ ${#wanted[@]} -gt 0 ] || wanted=(build tests memcheck racecheck compare ops epochs passes share ncu train)
 
 # run NAME COMMAND...: the command under the time limit, its output in $OUT/NAME.log and its end on the terminal.
 run() {
@@ -160,6 +160,7 @@ for step in "${wanted[@]}"; do
         compare) run compare "$PYTHON" -m bench.compare --device cuda --out "$OUT/compare.json" ;;
         ops) run ops "$PYTHON" -m pytest -q bench --benchmark-json="$OUT/ops.json" ;;
         epochs) run epochs env PYTHONPATH=. "$PYTHON" "$OUT/epochs.py" "$OUT/epochs.json" ;;
+        passes) run passes "$PYTHON" -m bench.passes --device cuda --out "$OUT/passes.json" ;;
         share)
             # The time of a step, the device's busy share of it, and how often the host waits in it.
             for backend in auto triton; do

@@ -11,7 +11,10 @@ from functools import cache
 
 import torch
 
+from glsk.device import why_no_cuda
 from glsk.errors import BackendUnavailableError
+from glsk.geometry import Geometry
+from glsk.workspace import Workspace
 
 NAMES = ("auto", "reference", "cpu", "triton", "cuda")
 
@@ -56,16 +59,8 @@ def _triton_missing() -> str | None:
         return f"Triton cannot be loaded ({error}); install it with `pip install triton` (Linux only)"
     if _interpreting():
         return None
-    if torch.version.cuda is None:
-        return (
-            "this PyTorch is built without CUDA; install a CUDA build of it "
-            "(TRITON_INTERPRET=1 runs the kernels on the CPU, slowly)"
-        )
-    if not torch.cuda.is_available():
-        return (
-            "PyTorch sees no CUDA device; check nvidia-smi, "
-            f"and that the driver is new enough for CUDA {torch.version.cuda}"
-        )
+    if (reason := why_no_cuda()) is not None:
+        return f"{reason} (TRITON_INTERPRET=1 runs the kernels on the CPU, slowly)"
     major, minor = torch.cuda.get_device_capability()
     if major < 8:
         return (
@@ -81,7 +76,7 @@ def _cuda_missing() -> str | None:
     except ImportError as error:
         return f"the CUDA part glsk._CUDA is not built ({error}); install glsk with nvcc present and GLSK_CUDA=1"
     if torch.version.cuda is None:
-        return "this PyTorch is built without CUDA; install a CUDA build of PyTorch"
+        return why_no_cuda()
     current = torch.cuda.current_device() if torch.cuda.is_initialized() else 0
     if reason := extension.why_unusable(current):
         hints = {
@@ -90,9 +85,7 @@ def _cuda_missing() -> str | None:
         }
         hint = next((text for words, text in hints.items() if words in reason), "check nvidia-smi")
         return f"{reason}; {hint}"
-    if not torch.cuda.is_available():
-        return f"PyTorch sees no CUDA device; check that the driver is new enough for CUDA {torch.version.cuda}"
-    return None
+    return why_no_cuda()
 
 
 _BACKENDS = {
@@ -128,6 +121,13 @@ def validate(name: str) -> str:
     return name.lower()
 
 
+def auto(device: torch.device, dtype: torch.dtype = torch.float32) -> str:
+    """The fastest backend that is here for tensors of this kind."""
+    serving = (n for n in _PREFERENCE if n in _BACKENDS and _serves(_BACKENDS[n], device, dtype))
+    serving = (n for n in serving if n != "triton" or device.type == "cuda")  # interpreted only when asked for
+    return next(n for n in serving if why_missing(n) is None)
+
+
 @cache
 def resolve(name: str, device: torch.device, dtype: torch.dtype) -> str:
     """The backend that serves ``device`` and ``dtype``, its implementations loaded.
@@ -140,9 +140,7 @@ def resolve(name: str, device: torch.device, dtype: torch.dtype) -> str:
     """
     name = validate(name)
     if name == "auto":
-        serving = (n for n in _PREFERENCE if n in _BACKENDS and _serves(_BACKENDS[n], device, dtype))
-        serving = (n for n in serving if n != "triton" or device.type == "cuda")  # interpreted only when asked for
-        name = next(n for n in serving if why_missing(n) is None)
+        name = auto(device, dtype)
     else:
         reason = why_missing(name)
         if reason is not None:
@@ -158,6 +156,16 @@ def resolve(name: str, device: torch.device, dtype: torch.dtype) -> str:
     if module is not None:
         importlib.import_module(module)
     return name
+
+
+def pass_workspace(
+    name: str, layers: tuple[Geometry, ...], spec_rows: int | None, device: torch.device, dtype: torch.dtype
+) -> Workspace:
+    """What a pass over ``layers`` (``spec_rows`` rows of C, or None for the last layer's outputs) allocates."""
+    module = _BACKENDS[name].module
+    hook = getattr(importlib.import_module(module), "pass_workspace", None) if module else None
+    found: Workspace = hook(layers, spec_rows, device, dtype) if hook else Workspace()
+    return found
 
 
 def _serves(backend: Backend, device: torch.device, dtype: torch.dtype) -> bool:

@@ -34,6 +34,11 @@ def _one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
         except (GlskError, ValueError, OSError) as error:
             print(f"glsk: error: {' '.join(str(error).split())}", file=sys.stderr)
             raise typer.Exit(2) from error
+        except RuntimeError as error:
+            if type(error).__name__ != "OutOfMemoryError":  # PyTorch's, which may not have been imported
+                raise
+            print(f"glsk: error: {' '.join(str(error).split())} (smaller batches need less)", file=sys.stderr)
+            raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             print("glsk: interrupted; a training run goes on with --resume", file=sys.stderr)
             raise typer.Exit(130) from error

@@ -4,14 +4,15 @@ Launches go to the current stream of the tensors' device and never wait for it: 
 """
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from glsk import backends, ops
-from glsk.geometry import Geometry, decode
+from glsk import backends, ops, tiling
+from glsk.geometry import Geometry, decode, encode
+from glsk.workspace import Workspace
 
 _CUDA: Any = importlib.import_module("glsk._CUDA")
 
@@ -19,6 +20,12 @@ View = tuple[int, int, int]
 """Address, member stride and sample stride in elements; a stride of 0 repeats one slice."""
 
 _NULL: View = (0, 0, 0)
+
+LANES = 32
+GENERAL_BYTES = 256 << 20
+BLOCKS = 3
+"""As in csrc/cuda/pass_general.cu: rows and sides that a thread block carries at once, bytes of workspace at most, and
+thread blocks on a multiprocessor."""
 
 TRITON_FROM = 4_000_000
 """Multiply-adds of a pass for one (member, sample), one-sided, from which Triton's kernels, made for big layers, are
@@ -179,7 +186,7 @@ def _pass(
     device, stream = _where(x_L)
     if not variant:
         variant = _CUDA.select_pass(device, arguments)
-        if variant == "general" and _for_triton(layers, rows, C is not None, x_L):
+        if variant == "general" and _for_triton(layers, rows, C is not None, x_L.dtype):
             return None
     workspaces: list[Tensor] = []
 
@@ -191,13 +198,66 @@ def _pass(
     return lower, upper
 
 
-def _for_triton(layers: list[Geometry], rows: int, spec: bool, like: Tensor) -> bool:
+def _for_triton(layers: Sequence[Geometry], rows: int, spec: bool, dtype: torch.dtype) -> bool:
     """Whether Triton is there and serves this pass, which no CUDA kernel is made for, better than the general one."""
-    if backends.why_missing("triton") is not None or like.dtype != torch.float32:
+    if backends.why_missing("triton") is not None or dtype != torch.float32:
         return False
     below = layers if spec else layers[:-1]  # the rows of an identity are the last layer's weights
     taps = sum(layer.out_features * layer.in_channels * layer.kernel_height * layer.kernel_width for layer in below)
     return rows * taps >= TRITON_FROM
+
+
+def _multiprocessors(device: torch.device) -> int:
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+def pass_workspace(
+    layers: tuple[Geometry, ...], spec_rows: int | None, device: torch.device, dtype: torch.dtype
+) -> Workspace:
+    """What :func:`_pass` allocates for a two-sided pass; ``spec_rows``: rows of C, None for the last layer's."""
+    spec = spec_rows is not None
+    rows = layers[-1].out_features if spec_rows is None else spec_rows
+    if len(layers) == 1 and not spec:
+        return Workspace()  # an interval step
+    if len(layers) > _CUDA.max_layers:
+        return Workspace(per_pair=tiling.bytes_per_pair(layers, rows, "reference", dtype.itemsize))
+    if all(_select(layers, rows, spec, device, dtype, samples) != "general" for samples in (1, 1 << 30)):
+        return Workspace()
+    if _for_triton(layers, rows, spec, dtype):
+        return backends.pass_workspace("triton", layers, spec_rows, device, dtype)
+    widths = [layer.in_features for layer in layers[1:]] or [layers[0].in_features]
+    block = 2 * LANES * max(*widths, layers[-1].out_features if spec else 1) * dtype.itemsize
+    most = max(1, min(BLOCKS * _multiprocessors(device), GENERAL_BYTES // block))
+    return Workspace(program=block, programs=most, programs_per_pair=-(-rows // (LANES // 2)), scalable=False)
+
+
+def _select(
+    layers: tuple[Geometry, ...], rows: int, spec: bool, device: torch.device, dtype: torch.dtype, samples: int
+) -> str:
+    """The kernel that would serve a pass of these shapes; nothing is read from an address."""
+    some: View = (16, 0, 0)
+    inner = [some] * (len(layers) - 1)
+    arguments = _CUDA.Pass(
+        members=1,
+        samples=samples,
+        rows=rows,
+        signs=2,
+        hbox=False,
+        is_double=dtype == torch.float64,
+        geometry=encode(layers),
+        weights=[(16, 0)] * len(layers),
+        biases=[(16, 0)] * len(layers),
+        lowers=inner,
+        uppers=inner,
+        x_lower=some,
+        x_upper=some,
+        C=some if spec else _NULL,
+        known_lower=_NULL,
+        known_upper=_NULL,
+        lower=16,
+        upper=16,
+    )
+    return str(_CUDA.select_pass(device.index or 0, arguments))
 
 
 @ops.ibp_affine.implement("cuda")

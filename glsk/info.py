@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from glsk import backends
+from glsk.device import why_no_cuda
 
 PACKAGES = ("torch", "triton", "evotorch", "ray", "numpy")
 # The processor features that decide which code runs, by their names in /proc/cpuinfo.
@@ -25,6 +26,7 @@ def info() -> dict[str, Any]:
         has picked, None without the extension;
         ``threads``: ``cores``, ``usable`` (by this process), ``torch``, ``OMP_NUM_THREADS``;
         ``backends``: name -> None if it can run here, else why not;
+        ``auto``: device type -> the backend that ``backend="auto"`` takes there, None where there is no such device;
         ``cuda``: ``version`` that PyTorch is built for, None for a CPU build, and ``devices``, one dict each with
         ``name``, ``capability`` and ``memory_gib``.
     """
@@ -33,6 +35,10 @@ def info() -> dict[str, Any]:
         "cpu": _cpu(),
         "threads": _threads(),
         "backends": backends.available(),
+        "auto": {
+            "cpu": backends.auto(torch.device("cpu")),
+            "cuda": backends.auto(torch.device("cuda")) if why_no_cuda() is None else None,
+        },
         "cuda": {"version": torch.version.cuda, "devices": _cuda_devices()},
     }
 
@@ -56,7 +62,18 @@ def report() -> str:
         ("backend", f"{name}: {'available' if missing is None else f'not available: {missing}'}")
         for name, missing in found["backends"].items()
     ]
+    rows += [("auto", f"{device} tensors: {_auto(name, device)}") for device, name in found["auto"].items()]
     return "\n".join(f"{label:<9} {text}" for label, text in rows)
+
+
+def _auto(name: str | None, device: str) -> str:
+    """What "auto" takes for tensors on ``device``, and why nothing faster."""
+    if name is None:
+        return f"there can be none: {why_no_cuda()}"
+    faster = {"cpu": ("cpu",), "cuda": ("cuda", "triton")}[device]
+    missed = faster if name not in faster else faster[: faster.index(name)]
+    slow = ", which is slow" if name == "reference" else ""
+    return f"the {name} backend{slow}" + (f" ({' and '.join(missed)} not available, see above)" if missed else "")
 
 
 def _versions() -> dict[str, str | None]:

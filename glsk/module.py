@@ -1,12 +1,14 @@
 """``BoundedModule``: an ``nn.Module`` whose outputs can be bounded over boxes, for a whole population of weights."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
-from glsk import backends, bounds, box, population, tiling
+from glsk import backends, bounds, box, population, tiling, workspace
 from glsk.bounds import Bounds, Query
 from glsk.errors import NumericalError
 from glsk.network import Chain, build_chain
@@ -71,7 +73,8 @@ class BoundedModule:
             prune: let a hidden unit that a cheaper sound bound proves stable keep that bound (CROWN only). False gives
                 the plain domain exactly.
             bound_upper: False leaves the upper bound out (None), which halves the last pass.
-            memory_limit: bytes of scratch memory, beside inputs and outputs, that the call may use.
+            memory_limit: bytes of scratch memory, beside inputs and outputs, that the call may use. A GPU backend
+                refuses a limit too small for one sample of one member; a CPU backend computes them one by one.
             check_finite: check inputs, weights and bounds for NaN and infinity (on a GPU this waits for the device).
 
         Returns:
@@ -86,15 +89,18 @@ class BoundedModule:
         query = self._query(x, eps, clip, x_L, x_U, C, params, backend, prune, bound_upper, memory_limit, check_finite)
         members, samples = query.population.size, query.x_L.shape[1]
         rows = query.layers[-1].out_features if query.C is None else query.C.shape[1]
+        whole = [tiling.Tile(0, members, 0, samples)]  # needs no memory but a thread's scratch
+        tiles, need = (whole, None) if bounds.in_one_op(method, query) else self._tiles(query, memory_limit)
         lower = query.x_L.new_empty(members, samples, rows)
         upper = torch.empty_like(lower) if bound_upper else None
-        whole = [tiling.Tile(0, members, 0, samples)]  # needs no memory but a thread's scratch
-        for tile in whole if bounds.in_one_op(method, query) else self._tiles(query, rows, memory_limit):
-            found = bounds.output_bounds(method, _cut(query, tile))
+        for tile in tiles:
             part = slice(tile.p0, tile.p1), slice(tile.b0, tile.b1)
-            lower[part] = found[0]
-            if upper is not None:
-                upper[part] = found[1]
+            with _granted(need, tile, memory_limit):
+                found = bounds.output_bounds(method, _cut(query, tile))
+                lower[part] = found[0]
+                if upper is not None:
+                    upper[part] = found[1]
+                del found  # before the next tile's bounds are made
         if check_finite:
             _check_bounds(lower, upper)
         if params is None:
@@ -128,17 +134,20 @@ class BoundedModule:
         relaxation = bounds.get(method)
         query = self._query(x, eps, clip, x_L, x_U, None, params, backend, False, True, memory_limit, check_finite)
         members, samples = query.population.size, query.x_L.shape[1]
+        tiles, need = self._tiles(query, memory_limit)
         found = {
             layer.name: tuple(query.x_L.new_empty(members, samples, layer.geometry.out_features) for _ in range(2))
             for layer in self.chain.layers
             if layer.geometry.relu
         }
-        for tile in self._tiles(query, 0, memory_limit):
+        for tile in tiles:
             part = slice(tile.p0, tile.p1), slice(tile.b0, tile.b1)
             inner = islice(relaxation(_cut(query, tile)), query.last)
-            for layer, (lower, upper) in zip(self.chain.layers, inner, strict=False):
-                if layer.geometry.relu:
-                    found[layer.name][0][part], found[layer.name][1][part] = lower, upper
+            with _granted(need, tile, memory_limit):
+                for layer, (lower, upper) in zip(self.chain.layers, inner, strict=False):
+                    if layer.geometry.relu:
+                        found[layer.name][0][part], found[layer.name][1][part] = lower, upper
+            del inner
         result: dict[str, Bounds] = {}
         for name, (lower, upper) in found.items():
             if check_finite:
@@ -202,9 +211,25 @@ class BoundedModule:
             raise ValueError("C: holds NaN or infinity")
         return C.to(lower.dtype)
 
-    def _tiles(self, query: Query, rows: int, memory_limit: int) -> "list[tiling.Tile]":
-        per_pair = tiling.bytes_per_pair(query.layers, rows, query.backend, query.x_L.element_size())
-        return list(tiling.tiles(query.population.size, query.x_L.shape[1], per_pair, memory_limit, query.backend))
+    def _tiles(self, query: Query, memory_limit: int) -> "tuple[list[tiling.Tile], tiling.Footprint]":
+        samples, dtype = query.x_L.shape[1], query.x_L.dtype
+        spec_rows = None if query.C is None else query.C.shape[1]
+        need = tiling.footprint(query.layers, spec_rows, query.backend, query.x_L.device, dtype, samples)
+        return list(tiling.tiles(query.population.size, samples, need, memory_limit, query.backend)), need
+
+
+@contextlib.contextmanager
+def _granted(need: "tiling.Footprint | None", tile: tiling.Tile, memory_limit: int) -> Iterator[None]:
+    """Grant what the limit leaves for the scratch of programs, beside the tile's bounds."""
+    grant: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if need is not None:
+        grant = workspace.grant(memory_limit - need.bounds(tile.p1 - tile.p0, tile.b1 - tile.b0))
+    try:
+        with grant:
+            yield
+    except torch.OutOfMemoryError as error:
+        error.add_note(f"glsk: the device has no room; give compute_bounds a memory_limit below {memory_limit} bytes")
+        raise
 
 
 def _cut(query: Query, tile: tiling.Tile) -> Query:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
+import triton
 
 from glsk.geometry import Geometry
 
-PRECISIONS = ("tf32x3", "bf16x3", "tf32", "ieee")
+TRITON = tuple(int(part) for part in triton.__version__.split(".")[:2])
 
 STEPS = (1, 2, 4)
 """Block sizes tried for a transposed convolution, in positions of the layer's output."""
@@ -50,6 +51,11 @@ AMPERE = Target(32, 32, 32, 32, 4, 2, 256 << 10)
 """Products read their operands from registers (mma.sync): smaller tiles, or they spill."""
 
 
+LONE_BLOCK_N = 32 if TRITON >= (3, 7) else 64
+"""Columns at most of a pass of one product, whose epilogue reads the box under every coefficient. With 64, Triton 3.7
+runs out of registers on sm_90, and with 32, Triton 3.6 on sm_100: the only tile that depends on the version."""
+
+
 def target(capability: int) -> Target:
     """The target of a compute capability (90 for 9.0)."""
     return HOPPER if 90 <= capability < 120 else AMPERE
@@ -57,6 +63,8 @@ def target(capability: int) -> Target:
 
 def for_depth(aim: Target, products: int) -> Target:
     """The target of a pass of that many products: a long one leaves no registers for uncut depths."""
+    if products == 1:
+        return replace(aim, max_block_n=min(aim.max_block_n, LONE_BLOCK_N))
     return aim if products <= 3 else replace(aim, whole_block_k=aim.max_block_k)
 
 

@@ -1,5 +1,7 @@
 """Launching the engine of :mod:`glsk.kernels.back_substitution`, for the DeepPoly and the HBox pass alike."""
 
+import sys
+
 import torch
 import triton
 from glsk.kernels import config, launch
@@ -8,8 +10,10 @@ from glsk.kernels.pack import pack
 from glsk.kernels.plan import make_plan
 from glsk.kernels.relu_relaxation import channel_last_slopes
 from glsk.kernels.rows import unstable_rows
+from glsk.kernels.shape import Plan
 from torch import Tensor
 
+from glsk import workspace
 from glsk.geometry import Geometry
 
 
@@ -43,7 +47,7 @@ def launch_pass(
         packed = pack(plan, weights, biases, launch.precision())
         slopes = channel_last_slopes(plan, layers, lowers, uppers, pairs, hbox) if plan.slopes else lower
         row_blocks = triton.cdiv(sides * rows, plan.rows)
-        programs = min(config.programs(x_L.device), pairs * row_blocks)
+        programs = min(config.programs(x_L.device), pairs * row_blocks, _granted(plan))
         scratch = lower.new_empty(programs * plan.scratch)
         back_substitution_kernel[(programs,)](
             packed, lower if C is None else C.contiguous(), slopes,
@@ -54,3 +58,26 @@ def launch_pass(
             num_warps=plan.warps,
         )  # fmt: skip
     return lower, upper
+
+
+def _granted(plan: Plan) -> int:
+    """How many programs there is scratch for."""
+    limit = workspace.granted()
+    return sys.maxsize if limit is None else max(1, limit // max(1, 4 * plan.scratch))
+
+
+def pass_workspace(
+    layers: tuple[Geometry, ...], spec_rows: int | None, device: torch.device, dtype: torch.dtype
+) -> workspace.Workspace:
+    """What :func:`launch_pass` allocates for a two-sided pass; ``spec_rows``: rows of C, None for the last layer's."""
+    rows = layers[-1].out_features if spec_rows is None else spec_rows
+    plan = make_plan(layers, spec_rows is not None, 2 * rows, config.target(config.capability(device)))
+    inputs = layers[0].in_features
+    return workspace.Workspace(
+        per_member=4 * plan.packed,
+        # slopes and intercepts, the rows to compute and how many, a contiguous copy of C or of the box
+        per_pair=4 * (2 * plan.slopes + rows + 1 + max(rows * layers[-1].out_features if spec_rows else 0, 2 * inputs)),
+        program=4 * plan.scratch,
+        programs=config.programs(device),
+        programs_per_pair=triton.cdiv(2 * rows, plan.rows),
+    )

@@ -14,7 +14,7 @@ from glsk import backends, info
 
 def test_info_holds_plain_values_of_this_machine():
     found = json.loads(json.dumps(info.info()))
-    assert set(found) == {"versions", "cpu", "threads", "backends", "cuda"}
+    assert set(found) == {"versions", "cpu", "threads", "backends", "auto", "cuda"}
     assert found["versions"]["glsk"] == glsk.__version__
     assert found["versions"]["torch"] == importlib.metadata.version("torch")
     assert found["threads"]["torch"] == torch.get_num_threads()
@@ -29,6 +29,34 @@ def test_report_has_a_line_for_every_backend_with_the_reason_of_a_missing_one(mo
     lines = info.report().splitlines()
     assert "backend   reference: available" in lines
     assert "backend   cuda: not available: nvcc was not there" in lines
+
+
+@pytest.mark.parametrize(
+    ("missing", "no_cuda", "lines"),
+    [
+        ((), None, ("cpu tensors: the cpu backend", "cuda tensors: the cuda backend")),
+        (("cuda",), None, ("cuda tensors: the triton backend (cuda not available, see above)",)),
+        (
+            ("cpu", "cuda", "triton"),
+            None,
+            (
+                "cpu tensors: the reference backend, which is slow (cpu not available, see above)",
+                "cuda tensors: the reference backend, which is slow (cuda and triton not available, see above)",
+            ),
+        ),
+        (
+            ("cuda", "triton"),
+            "PyTorch sees no CUDA device",
+            ("cuda tensors: there can be none: PyTorch sees no CUDA device",),
+        ),
+    ],
+)
+def test_report_says_what_auto_takes_and_why_nothing_faster(monkeypatch, missing, no_cuda, lines):
+    monkeypatch.setattr(backends, "why_missing", lambda name: "not there" if name in missing else None)
+    monkeypatch.setattr(info, "why_no_cuda", lambda: no_cuda)
+    found = info.report().splitlines()
+    for line in lines:
+        assert f"auto      {line}" in found
 
 
 def test_extension_speaks_for_the_processor(monkeypatch):

@@ -291,3 +291,15 @@ def test_other_dtypes_are_refused() -> None:
     for dtype in (torch.float16, torch.bfloat16, torch.int32):
         with pytest.raises(TypeError, match="x: expected float32 or float64"):
             BOUNDED.compute_bounds(inputs()[0].to(dtype), eps=0)
+
+
+def test_out_of_memory_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    x, params = inputs()
+    BOUNDED.compute_bounds(x, eps=0.1, params=params, backend="reference")
+    monkeypatch.setitem(glsk.ops.ibp_affine._implementations, "reference", fail)
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        BOUNDED.compute_bounds(x, eps=0.1, params=params, backend="reference", memory_limit=12345)
+    assert "memory_limit below 12345 bytes" in caught.value.__notes__[0]

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from packaging.requirements import Requirement
 
 import glsk
 
@@ -76,6 +77,17 @@ def test_every_requirement_is_pinned():
     wanted = [*PROJECT["dependencies"], *(r for rs in PROJECT["optional-dependencies"].values() for r in rs)]
     assert {re.split(r"[=<>;\[ ]", requirement)[0].lower() for requirement in wanted} <= pinned
     assert "://" not in text
+
+
+def test_triton_is_pinned_to_the_version_that_pytorchs_cuda_build_asks_for():
+    """Another would be a conflict, on every machine whose PyTorch is a CUDA build."""
+    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    of_torch = [Requirement(text) for text in importlib.metadata.requires("torch")]
+    for wanted in (r for r in of_torch if r.name == "triton"):
+        assert pins["triton"] in wanted.specifier
+    if pins["torch"] == "2.13.0":
+        assert pins["triton"] == "3.7.1"
+    assert any(pins["triton"] in Requirement(text).specifier for text in PROJECT["optional-dependencies"]["triton"])
 
 
 def test_tracked_files_name_no_machine():

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 import glsk
+from glsk.device import check_device
+from glsk.precision import accurate
 from glsk.training.attacks import pgd
 from glsk.training.seeds import stream
 
@@ -73,10 +75,11 @@ def evaluate(
         seed: of the attack's random starts.
 
     Raises:
-        ValueError: no samples, or unknown method.
+        ValueError: no samples, unknown method, or a device that is not here.
     """
     if not len(x):
         raise ValueError("evaluate: no samples")
+    check_device(device)
     names = [glsk.canonical_method(method) for method in methods]
     parameter = next(net.parameters())
     before = parameter.dtype, parameter.device
@@ -122,8 +125,11 @@ def certify_batch(
     backend: str = "auto",
     clip: tuple[float, float] = (0.0, 1.0),
 ) -> Tensor:
-    """Which samples [B] (bool) have every margin f_y - f_j bounded above 0 on their clipped eps-ball."""
-    with torch.no_grad():
+    """Which samples [B] (bool) have every margin f_y - f_j bounded above 0 on their clipped eps-ball.
+
+    Products have the accuracy of float32, whatever has been chosen by :func:`glsk.precision.set_precision`.
+    """
+    with torch.no_grad(), accurate():
         lower, _ = bounded.compute_bounds(
             x,
             eps=eps,

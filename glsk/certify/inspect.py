@@ -7,6 +7,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import glsk
+from glsk.precision import accurate
 
 
 def inspect_sample(
@@ -44,7 +45,7 @@ def inspect_sample(
     bounded = glsk.BoundedModule(net, tuple(x.shape))
     label = torch.tensor([y])
     margins = glsk.margins(label, num_classes).to(x.dtype)
-    with torch.no_grad():
+    with torch.no_grad(), accurate():
         logits = net(x[None])[0]
         box: dict[str, Any] = {"eps": eps, "clip": clip, "method": name, "backend": backend}
         lower, upper = bounded.compute_bounds(x[None], C=margins, **box)

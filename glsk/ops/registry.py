@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
 from glsk import backends
+from glsk.ops.full_float32 import full_float32
 
 Function = Callable[..., Any]
 
@@ -59,7 +60,9 @@ class Op:
         *operands, backend = args
         first = operands[0]  # every op's first argument is a tensor; the others are on its device
         chosen = backends.resolve(backend, first.device, first.dtype)
-        result = self._implementations.get(chosen, self.reference)(*operands)
+        implementation = self._implementations.get(chosen, self.reference)
+        with full_float32(first):  # for the reference
+            result = implementation(*operands)
         return tree_map_only(Tensor, Tensor.contiguous, result)  # the strides that the fake promises
 
     def _backward(self, ctx: Any, *grads: Tensor) -> Any:

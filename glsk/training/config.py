@@ -9,12 +9,13 @@ from typing import Any
 import torch
 
 import glsk
+from glsk import precision
 
 _ALGORITHMS = ("pgpe", "grad", "none")
 _OPTIMIZERS = ("adam", "clipup")
 _RANKINGS = ("none", "centered")
 
-ENGINE = ("backend", "device", "threads", "actors", "checkpoint_every", "tensorboard")
+ENGINE = ("backend", "precision", "device", "threads", "actors", "checkpoint_every", "tensorboard")
 """Settings that say how a run is computed, not what; they may change when it is resumed."""
 
 
@@ -55,6 +56,8 @@ class Config:
         attack_steps: PGD steps of an evaluation.
         attack_restarts: PGD restarts of an evaluation.
         backend: of the bounds, as in ``compute_bounds``.
+        precision: of a GPU's products in training, a name of :data:`glsk.precision.TRAINING`; evaluations are always in
+            one with the accuracy of float32.
         device: "cpu", "cuda", or one of several GPUs: "cuda:1".
         threads: CPU threads; 0 leaves PyTorch's default.
         actors: Ray actors that share a population; 0 or 1 evaluates in this process.
@@ -97,6 +100,7 @@ class Config:
     attack_steps: int = 40
     attack_restarts: int = 3
     backend: str = "auto"
+    precision: str = "tf32x3"
     device: str = "cpu"
     threads: int = 0
     actors: int = 0
@@ -126,6 +130,7 @@ class Config:
             torch.device(self.device)
         except RuntimeError:
             raise ValueError(f"device: expected 'cpu', 'cuda' or 'cuda:<number>', got {self.device!r}") from None
+        precision.validate_for_training(self.precision)
 
     @staticmethod
     def _check_number(name: str, value: object) -> None:

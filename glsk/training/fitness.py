@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 import glsk
+from glsk.precision import using_precision, validate_for_training
 from glsk.transfer import Mark
 
 
@@ -47,6 +48,7 @@ class RobustLoss:
         checked: look for NaN and infinity in inputs, weights and bounds, which waits for the device. Without it, which
             is for members only, nothing waits: the mini-batch is trusted (:func:`check_data`), and a member with a
             weight that is not finite or a bound that is NaN has the loss NaN.
+        precision: of a GPU's products, a name of :data:`glsk.precision.TRAINING`.
 
     Attributes:
         spans: of ``compute_bounds``, one a call since :meth:`restart`.
@@ -61,9 +63,11 @@ class RobustLoss:
         backend: str = "auto",
         clip: tuple[float, float] = (0.0, 1.0),
         checked: bool = True,
+        precision: str = "tf32x3",
     ) -> None:
         self.bounded, self.method, self.num_classes = bounded, method, num_classes
         self.backend, self.clip, self.checked = backend, clip, checked
+        self.precision = validate_for_training(precision)
         self.spans: list[Span] = []
 
     def __call__(self, batch: MiniBatch, params: Tensor | None = None) -> Tensor:
@@ -74,17 +78,18 @@ class RobustLoss:
         """
         margins = glsk.margins(batch.y, self.num_classes, check_labels=self.checked).to(batch.x.dtype)
         start = Mark(batch.x.device)
-        lower, _ = self.bounded.compute_bounds(
-            batch.x,
-            eps=batch.eps,
-            clip=self.clip,
-            C=margins,
-            method=self.method,
-            params=params,
-            backend=self.backend,
-            bound_upper=False,
-            check_finite=self.checked,
-        )
+        with using_precision(self.precision):
+            lower, _ = self.bounded.compute_bounds(
+                batch.x,
+                eps=batch.eps,
+                clip=self.clip,
+                C=margins,
+                method=self.method,
+                params=params,
+                backend=self.backend,
+                bound_upper=False,
+                check_finite=self.checked,
+            )
         self.spans.append(Span(start, Mark(batch.x.device)))
         losses = glsk.robust_cross_entropy(lower)
         if self.checked or params is None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from glsk import backends, models
 from glsk.certify import Evaluation, evaluate
 from glsk.data import Dataset, load
+from glsk.device import check_device
 from glsk.errors import CheckpointError
 from glsk.module import BoundedModule
 from glsk.training import atomic, checkpoint
@@ -103,7 +104,7 @@ class _Run:
         restored = checkpoint.latest(self.checkpoints) if resume else None
         if config.threads:
             torch.set_num_threads(config.threads)
-        engine = backends.resolve(config.backend, torch.device(config.device), torch.float32)
+        engine = backends.resolve(config.backend, check_device(config.device), torch.float32)
         self.dataset = load(config.dataset, data)
         self.data_digest = _fingerprint(self.dataset)
         self.net = self._network().to(config.device)
@@ -150,7 +151,9 @@ class _Run:
             return WarmStart(self.net, batches, config)
         if name == "grad":
             bounded = BoundedModule(self.net, dataset.input_shape)
-            loss = RobustLoss(bounded, config.method, dataset.num_classes, backend=config.backend)
+            loss = RobustLoss(
+                bounded, config.method, dataset.num_classes, backend=config.backend, precision=config.precision
+            )
             return Grad(self.net, batches, loss, config)
         from glsk.training.pgpe import Pgpe  # evotorch takes seconds to import
 

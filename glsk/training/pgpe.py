@@ -73,7 +73,14 @@ class Pgpe(Stage):
 
         def make_loss() -> RobustLoss:
             bounded = BoundedModule(net, input_shape)
-            return RobustLoss(bounded, config.method, num_classes, backend=config.backend, checked=checked)
+            return RobustLoss(
+                bounded,
+                config.method,
+                num_classes,
+                backend=config.backend,
+                checked=checked,
+                precision=config.precision,
+            )
 
         self.seed = derive_seed(config.seed, "population")
         self.problem = RobustLossProblem(

@@ -97,6 +97,7 @@ def installed(path: Path) -> Iterator[tuple[ModuleType, Emulation]]:
         launcher = importlib.import_module("glsk.cuda")
         launcher._where = lambda tensor: (0, 0)
         launcher._for_triton = lambda *_: False
+        launcher._multiprocessors = lambda _: 2
         backends._BACKENDS["cuda"] = replace(entry, why_missing=lambda: None, devices=("cpu",))
         _forget()
         yield launcher, Emulation(path)

@@ -313,3 +313,44 @@ def test_tensors_of_one_call_must_agree(launcher: ModuleType) -> None:
     arguments = [given_.x_L.float(), given_.x_U.float(), given_.weights, given_.biases, given_.lowers, given_.uppers]
     with pytest.raises(ValueError, match="must agree"):
         ops.crown_pass(*arguments, None, None, None, encode(given_.layers), True, backend="cuda")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("pairs", [(1, 1), (2, 3), (4, 5)])
+@pytest.mark.parametrize("rows", [None, 9])
+def test_the_general_kernels_workspace_is_counted(
+    launcher: ModuleType, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, pairs: tuple[int, int], rows: int | None
+) -> None:
+    image, convs = SMALL
+    layers = tuple(chain(image, [*convs, (4, 3, 1, 1)], outputs=None if rows is None else 6))
+    counted = launcher.pass_workspace(layers, rows, torch.device("cpu"), dtype)
+    assert not counted.scalable
+    allocated = []
+    empty = launcher._empty
+
+    def record(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        allocated.extend(shape if dtype == torch.uint8 else ())
+        return empty(like, *shape, dtype=dtype)
+
+    monkeypatch.setattr(launcher, "_empty", record)
+    case = problem(list(layers), members=pairs[0], samples=pairs[1], rows=rows)
+    for signs, hbox in SIDES:
+        case.run(launcher, signs, hbox, "general", dtype)
+    most = counted.scratch(pairs[0] * pairs[1])
+    assert len(allocated) == len(SIDES)
+    assert max(allocated) <= most
+    assert 2 * max(allocated) >= most or counted.programs > 6
+
+
+def test_a_kernel_on_chip_needs_no_workspace(launcher: ModuleType) -> None:
+    geometry = glsk.BoundedModule(models.build("cnn3"), (1, 28, 28)).chain.geometry
+    cpu = torch.device("cpu")
+    assert launcher.pass_workspace(geometry[:2], None, cpu, torch.float32).scratch(1000) == 0
+    assert launcher.pass_workspace(geometry[:2], None, cpu, torch.float64).scratch(1000) > 0
+    assert launcher.pass_workspace(geometry, 9, cpu, torch.float32).scratch(1000) == 0
+
+
+def test_a_limit_below_the_general_kernels_workspace_is_refused(launcher: ModuleType) -> None:
+    bounded = glsk.BoundedModule(models.build("cnn5"), (1, 28, 28))
+    with pytest.raises(ValueError, match=r"too few for one sample of one member on the cuda backend.* at least"):
+        bounded.compute_bounds(torch.rand(1, 1, 28, 28), eps=0.1, backend="cuda", memory_limit=1 << 17)

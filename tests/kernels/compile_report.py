@@ -45,11 +45,13 @@ def report(capability: int, nets: list[str]) -> list[dict[str, object]]:
             add(name, aot.compile_pass(plan, 1 + rows, rows, False, "tf32x3", capability), True)
         if not nets:
             continue
-        add(f"{net} HBox pass", aot.compile_pass(heaviest, 1, False, True, "tf32x3", capability), True)
+        for plan in dict.fromkeys((plans[0], heaviest)):
+            binary = aot.compile_pass(plan, 1, False, True, "tf32x3", capability)
+            add(f"{net} HBox pass to layer {plan.depth}", binary, True)
         for k, layer in enumerate(layers[:-1]):
             add(f"{net} interval step {k}", aot.compile_ibp(layer, k > 0, capability), True)
+        add(f"{net} bf16x3", aot.compile_pass(heaviest, 2, True, False, "bf16x3", capability), True)
         if net == "cnn3":
-            add("cnn3 bf16x3", aot.compile_pass(heaviest, 2, True, False, "bf16x3", capability), True)
             for binary in aot.compile_small(heaviest, capability):
                 add(binary.name, binary, False)
     return found

@@ -1,0 +1,167 @@
+"""What the precision of products does to training: PGPE's gradient estimate, compared with the one in float64.
+
+    python -m bench.precision --out bench/results/precision.json
+
+The kernels' products are emulated in plain PyTorch: operands are rounded as the kernels or the tensor cores round them,
+a product of two rounded operands is exact in float32, and sums are float32 (how a tensor core rounds its sums is not
+public). The networks are the PGD-trained ones of tests/golden, the population antithetic around them, sigma = 1e-3.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+import glsk
+from bench import environment
+from bench.workloads import Workload, trained, workload
+from glsk.geometry import Geometry
+from glsk.ops import affine
+
+Product = Callable[[Tensor, Tensor, Geometry], Tensor]
+
+LEAST = 0.999
+"""Cosine below which a precision may not be used in training."""
+
+
+def tf32(value: Tensor) -> Tensor:
+    """The part that a TF32 operand keeps: sign, exponent and 10 bits, the rest cut off."""
+    return (value.view(torch.int32) & -8192).view(torch.float32)
+
+
+def bf16(value: Tensor) -> Tensor:
+    return value.bfloat16().float()
+
+
+def _two_parts(rounded: Callable[[Tensor], Tensor], value: Tensor) -> tuple[Tensor, Tensor]:
+    high = rounded(value)
+    return high, rounded(value - high)
+
+
+def _three_products(rounded: Callable[[Tensor], Tensor], product: Product, a: Tensor, w: Tensor, g: Geometry) -> Tensor:
+    (high, low), (w_high, w_low) = _two_parts(rounded, a), _two_parts(rounded, w)
+    return product(low, w_high, g) + product(high, w_low, g) + product(high, w_high, g)
+
+
+PRECISIONS: dict[str, Callable[[Product, Tensor, Tensor, Geometry], Tensor]] = {
+    "ieee": lambda product, a, w, g: product(a, w, g),
+    "tf32x3": lambda product, a, w, g: _three_products(tf32, product, a, w, g),
+    "bf16x3": lambda product, a, w, g: _three_products(bf16, product, a, w, g),
+    "tf32": lambda product, a, w, g: product(tf32(a), tf32(w), g),
+}
+"""Those of ``glsk.precision.set_precision``."""
+
+
+@contextmanager
+def emulated(precision: str) -> Iterator[None]:
+    """The reference multiplies as the kernels do; weights that are a row's first coefficients stay as they are."""
+    multiply = PRECISIONS[precision]
+    forward, transposed = affine.forward, affine.transposed
+
+    def back(rows: Tensor, weight: Tensor, layer: Geometry) -> Tensor:
+        if _is_identity(rows):
+            return transposed(rows, weight, layer)
+        return multiply(transposed, rows, weight, layer)
+
+    try:
+        affine.forward = lambda values, weight, layer: multiply(forward, values, weight, layer)
+        affine.transposed = back
+        yield
+    finally:
+        affine.forward, affine.transposed = forward, transposed
+
+
+def _is_identity(rows: Tensor) -> bool:
+    one = rows[0, 0]
+    return one.shape[0] == one.shape[1] and torch.equal(one.abs(), torch.eye(len(one), dtype=one.dtype))
+
+
+def losses(work: Workload, precision: str, method: str = "CROWN") -> Tensor:
+    """Every member's robust loss [P], in a precision of :data:`PRECISIONS` or in float64."""
+    dtype = torch.float64 if precision == "float64" else torch.float32
+    bounded = glsk.BoundedModule(work.net, tuple(work.x_L.shape[1:]))
+
+    def call() -> Tensor:
+        lower, _ = bounded.compute_bounds(
+            x_L=work.x_L.to(dtype),
+            x_U=work.x_U.to(dtype),
+            C=work.C.to(dtype),
+            params={name: value.to(dtype) for name, value in work.params.items()},
+            method=method,
+            backend="reference",
+            bound_upper=False,
+        )
+        return glsk.robust_cross_entropy(lower, backend="reference").double()
+
+    if precision == "float64":
+        return call()
+    with emulated(precision):
+        return call()
+
+
+def gradient(work: Workload, loss: Tensor) -> Tensor:
+    """PGPE's estimate [D] from the losses of antithetic members, up to a factor."""
+    half = work.members // 2
+    centre = dict(trained(work.name).named_parameters())
+    noise = torch.cat(
+        [(v[:half] - centre[name].detach()).double().flatten(1) for name, v in work.params.items()], dim=1
+    )
+    return (loss[:half] - loss[half:]) @ noise
+
+
+def compare(work: Workload, precisions: Sequence[str]) -> list[dict[str, object]]:
+    """One row a precision: the cosine, and the largest relative error of a member's loss and of a pair's difference."""
+    exact = losses(work, "float64")
+    wanted = gradient(work, exact)
+    half = work.members // 2
+    rows: list[dict[str, object]] = []
+    for precision in precisions:
+        found = losses(work, precision)
+        change, true_change = found[:half] - found[half:], exact[:half] - exact[half:]
+        rows.append(
+            {
+                "net": work.name,
+                "precision": precision,
+                "members": work.members,
+                "samples": work.samples,
+                "cosine": float(cosine_similarity(gradient(work, found), wanted, dim=0)),
+                "loss_error": float(((found - exact) / exact).abs().max()),
+                "difference_error": float((change - true_change).norm() / true_change.norm()),
+            }
+        )
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.precision", description=__doc__)
+    parser.add_argument("--nets", nargs="+", choices=("cnn3", "cnn5"), default=["cnn3", "cnn5"])
+    parser.add_argument("--members", type=int, nargs="+", default=[32, 16], help="of each net, even")
+    parser.add_argument("--samples", type=int, nargs="+", default=[8, 2], help="of each net")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    options = parser.parse_args(arguments)
+    rows: list[dict[str, object]] = []
+    source = ""
+    for net, members, samples in zip(options.nets, options.members, options.samples, strict=False):
+        work = workload(net, members, samples)
+        source = work.source
+        print(f"{net}, {members} members, {samples} images ({source})", flush=True)
+        for row in compare(work, list(PRECISIONS)):
+            rows.append(row)
+            allowed = "allowed" if float(str(row["cosine"])) >= LEAST else "not allowed"
+            print(
+                f"  {row['precision']:7} cosine {row['cosine']:.9f} ({allowed} in training)  "
+                f"loss {row['loss_error']:.1e}  difference {row['difference_error']:.1e}",
+                flush=True,
+            )
+    if options.out:
+        text = json.dumps({"machine": environment.describe(), "images": source, "rows": rows}, indent=1)
+        options.out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

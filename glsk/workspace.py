@@ -1,0 +1,64 @@
+"""What a backend's passes allocate beside bounds, and how much of it a call grants them.
+
+A backend whose passes need memory of their own has a function ``pass_workspace(layers, spec_rows, device, dtype)`` that
+says how much.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, fields
+
+_granted: ContextVar[int | None] = ContextVar("granted", default=None)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Bytes.
+
+    Attributes:
+        per_member: packed weights.
+        per_pair: slopes and lists of rows of one (member, sample).
+        program: scratch of one program (thread block).
+        programs: programs that run at once, at most.
+        programs_per_pair: programs that one (member, sample) can occupy.
+        scalable: whether fewer programs are launched where less is granted.
+    """
+
+    per_member: int = 0
+    per_pair: int = 0
+    program: int = 0
+    programs: int = 0
+    programs_per_pair: int = 0
+    scalable: bool = True
+
+    def scratch(self, pairs: int) -> int:
+        """Of as many programs as so many pairs can occupy."""
+        return self.program * min(self.programs, pairs * self.programs_per_pair)
+
+    def least(self, pairs: int) -> int:
+        """Scratch without which so many pairs cannot be computed."""
+        return self.program if self.scalable else self.scratch(pairs)
+
+
+def widest(workspaces: list[Workspace]) -> Workspace:
+    """Enough for any of several passes, which run one after the other."""
+    if not workspaces:
+        return Workspace()
+    most = {field.name: max(getattr(w, field.name) for w in workspaces) for field in fields(Workspace)}
+    return Workspace(**most | {"scalable": all(w.scalable for w in workspaces)})
+
+
+def granted() -> int | None:
+    """Bytes of scratch that a pass may allocate now; None for as many as it likes."""
+    return _granted.get()
+
+
+@contextmanager
+def grant(scratch: int) -> Iterator[None]:
+    """Let passes within it allocate at most so many bytes of scratch (but one program's at least)."""
+    token = _granted.set(scratch)
+    try:
+        yield
+    finally:
+        _granted.reset(token)
