@@ -4,6 +4,7 @@ Launches go to the current stream of the tensors' device and never wait for it: 
 """
 
 import importlib
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -179,6 +180,8 @@ def _pass(
     device, stream = _where(x_L)
     if not variant:
         variant = _CUDA.select_pass(device, arguments)
+        if variant == "deep" and _no_tensor_cores():
+            variant = "general"
         if variant == "general" and _for_triton(layers, rows, C is not None, x_L):
             return None
     workspaces: list[Tensor] = []
@@ -189,6 +192,12 @@ def _pass(
 
     _CUDA.run_pass(device, stream, arguments, variant, allocate)
     return lower, upper
+
+
+def _no_tensor_cores() -> bool:
+    """Whether single precision must be IEEE's throughout: what is chosen for the Triton kernels holds here too."""
+    launch = sys.modules.get("glsk.kernels.launch")
+    return launch is not None and launch.precision() == "ieee"
 
 
 def _for_triton(layers: list[Geometry], rows: int, spec: bool, like: Tensor) -> bool:
