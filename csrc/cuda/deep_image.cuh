@@ -4,8 +4,8 @@
 // pairs: kx = 0, 1 is pair x, kx = 2, 3 pair x + 1, kx = 4 pair x + 2. A product's eight columns are the lanes' turns
 // t = 0..3, two columns each:
 //   three operands, one a pair ("slot"): turn t is image row ky = t;
-//   one for ky = 4, "late": turn t < 3 is the pair that is t modulo 3, so that there are three versions of this operand;
-//   turn 3 collects what the biases of layer 0 add to the rows' constants.
+//   one for ky = 4, "late": turn t < 3 is the pair that is t modulo 3, so this operand has three versions; turn 3
+//   collects what the biases of layer 0 add to the rows' constants.
 // Going along the row of level 0, an accumulator's slot becomes the one before it, so that sums over kx never leave
 // registers. Sums over ky meet in shared memory, where three image rows of the tile wait to be complete: those of the
 // even rows 2 y and 2 y + 2 in places 0 and 1, alternating, and the odd one in place 2.

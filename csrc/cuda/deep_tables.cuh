@@ -37,7 +37,8 @@ __device__ void prepare_weights(const Pass& pass, const Shape& shape, std::int64
             if (which >= 3 && turn == 3) {  // once, in the first of the two columns
                 return in == 0 && n % 2 == 0 && channel < layer.out_channels ? bias_of<float>(layer, p, channel) : 0.f;
             }
-            const int ky = which < 3 ? turn : 4, slot = which < 3 ? which : (turn + 6 - which) % 3, kx = 2 * slot + n % 2;
+            const int slot = which < 3 ? which : (turn + 6 - which) % 3;
+            const int ky = which < 3 ? turn : 4, kx = 2 * slot + n % 2;
             const bool inside = channel < layer.out_channels && ky < layer.kernel_height && kx < layer.kernel_width;
             const std::int64_t at = std::int64_t(channel) * layer.in_channels + in;
             return inside ? weight[(at * layer.kernel_height + ky) * layer.kernel_width + kx] : 0.f;
@@ -45,9 +46,9 @@ __device__ void prepare_weights(const Pass& pass, const Shape& shape, std::int64
     }
 }
 
-// Tables [y][x][channel] of every level: slope and intercept of the upper line; and the box, [image channel][row][pair of
-// columns] in padded coordinates: of both columns what any coefficient meets for a lower bound, and what one < 0 meets
-// on top of it; the last row is zero.
+// Tables [y][x][channel] of every level: slope and intercept of the upper line; and the box, [image channel][row][pair
+// of columns] in padded coordinates: of both columns what any coefficient meets for a lower bound, and what one < 0
+// meets on top of it; the last row is zero.
 __device__ void prepare_tables(const Pass& pass, const Shape& shape, std::int64_t p, std::int64_t b, float2* tables) {
     for (int k = 0; k <= shape.top; ++k) {
         const Layer& layer = pass.layer[k];
@@ -72,8 +73,8 @@ __device__ void prepare_tables(const Pass& pass, const Shape& shape, std::int64_
     const auto at = [&](int channel, int row, int column) {
         if (row < 0 || row >= layer.in_height || column < 0 || column >= layer.in_width) return float2{0.f, 0.f};
         float center, radius;
-        center_radius<float>(pass, p, b, (std::int64_t(channel) * layer.in_height + row) * layer.in_width + column, center,
-                             radius);
+        const int input = (channel * layer.in_height + row) * layer.in_width + column;
+        center_radius<float>(pass, p, b, input, center, radius);
         return float2{center - radius, 2.f * radius};
     };
     float4* box = reinterpret_cast<float4*>(tables) + shape.box;

@@ -1,9 +1,9 @@
 // A row of a transposed convolution of stride 2 on tensor cores: coefficients of a level to those of the level below.
 //
-// In padded coordinates, pixel (2 Y + py, 2 X + px) of the level below is read by the four pixels (Y - 1, Y) x (X - 1, X)
-// of the level above, with kernel taps 2 + p and p. So two pixels 2 X, 2 X + 1 of one row, sixteen channels each, are a
-// product of 16 rows by 32 columns, of depth 4 x channels above. A warp walks along the row of the level above, and each
-// pixel it reads finishes one such cell and begins the next.
+// In padded coordinates, pixel (2 Y + py, 2 X + px) of the level below is read by the four pixels (Y - 1, Y) x
+// (X - 1, X) of the level above, with kernel taps 2 + p and p. So two pixels 2 X, 2 X + 1 of one row, sixteen channels
+// each, are a product of 16 rows by 32 columns, of depth 4 x channels above. A warp walks along the row of the level
+// above, and each pixel it reads finishes one such cell and begins the next.
 #pragma once
 
 #include "deep.cuh"
@@ -133,8 +133,8 @@ __device__ __forceinline__ void middle_row(const Pass& pass, const Shape& shape,
                                            const unsigned char* memory, int k, int y, const Words* ring, Sums& sums) {
     const Level& below = shape.level[k - 1];
     const int x0 = tile.window(shape, k - 1).x0;
-    uint4* const to =
-        reinterpret_cast<uint4*>(tile.memory + below.ring) + (y & 1) * below.width * below.groups * FRAGMENT + tile.lane;
+    uint4* const ring_below = reinterpret_cast<uint4*>(tile.memory + below.ring);
+    uint4* const to = ring_below + (y & 1) * below.width * below.groups * FRAGMENT + tile.lane;
     for (int group = 0; group < below.groups; ++group) {
         const Biases bias(pass.layer[k - 1], tile.p, group, tile.lane);
         const float4* const table = tile.table(below, y * below.width * below.groups + group);

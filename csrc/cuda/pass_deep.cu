@@ -180,7 +180,8 @@ void launch_deep(Pass pass, const Shape& shape, Kernel kernel, void* stream, con
     const std::int64_t slots = attribute(cudaDevAttrMultiProcessorCount);
     pass.workspace_per_block = shape.table_words + shape.warps * std::int64_t(shape.spill_words);
     const std::int64_t per_block = pass.workspace_per_block * std::int64_t(sizeof(uint4));
-    const unsigned grid = static_cast<unsigned>(std::min({jobs, slots, std::max<std::int64_t>(1, WORKSPACE / per_block)}));
+    const std::int64_t room = std::max<std::int64_t>(1, WORKSPACE / per_block);
+    const unsigned grid = static_cast<unsigned>(std::min({jobs, slots, room}));
     pass.workspace = allocate(static_cast<std::size_t>(grid * per_block));
     launch("the deep kernel", kernel, grid, shape.warps * LANES, shape.total, stream, pass, shape);
 }

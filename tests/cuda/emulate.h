@@ -1,8 +1,8 @@
 // CUDA on the host, enough of it to run this project's kernels as they are, one thread block after another.
 //
-// The threads of a block are fibers of one OS thread: each runs until its next barrier, the block's or its warp's. Between
-// two barriers they run in the order 0, 1, 2, .. or the reverse; results that differ between the two orders give away a
-// data race. What a warp does together (a tensor-core product, a shuffle) is a barrier of the warp.
+// The threads of a block are fibers of one OS thread: each runs until its next barrier, the block's or its warp's.
+// Between two barriers they run in the order 0, 1, 2, .. or the reverse; results that differ between the two give
+// away a data race. What a warp does together (a tensor-core product, a shuffle) is a barrier of the warp.
 // Shared memory starts as NaN with a guard after its end, so reading what nobody wrote, or writing past the end, shows.
 #pragma once
 
@@ -153,8 +153,8 @@ inline void run_grid(unsigned grid, unsigned threads, std::size_t bytes, const s
     }
 }
 
-// What every lane of the warp gives, for all of them to read, once all have given. The next exchange uses other memory, so
-// that a fast lane does not overwrite what a slow one still reads.
+// What every lane of the warp gives, for all of them to read, once all have given. The next exchange uses other memory,
+// so that a fast lane does not overwrite what a slow one still reads.
 template <std::size_t SIZE>
 struct Exchange {
     using Values = std::array<std::uint32_t, SIZE>;

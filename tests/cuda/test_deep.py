@@ -6,6 +6,7 @@ from types import ModuleType
 import pytest
 import torch
 
+from bench import cost_cuda
 from glsk.geometry import Geometry
 from tests.cuda.emulation import Emulation
 from tests.cuda.passes import Problem, chain, problem
@@ -208,3 +209,28 @@ def test_ieee_precision_keeps_off_tensor_cores(launcher: ModuleType, monkeypatch
         with launch.using_precision(precision):
             given.run(launcher, 2, False, "")
     assert ran == ["general", "deep"]
+
+
+@pytest.mark.parametrize("limit", [163, 227])
+@pytest.mark.parametrize("outputs", [10, None])
+def test_the_cost_model_knows_the_layout(
+    launcher: ModuleType, device: Emulation, monkeypatch: pytest.MonkeyPatch, outputs: int | None, limit: int
+) -> None:
+    """The kernel asks for the memory it says, given as much shared memory as it says and not a byte less."""
+    made: list[int] = []
+    empty = launcher._empty
+
+    def recorded(like: torch.Tensor, *shape: int, dtype: torch.dtype | None = None) -> torch.Tensor:
+        made.extend(shape if dtype else ())
+        return empty(like, *shape, dtype=dtype)
+
+    monkeypatch.setattr(launcher, "_empty", recorded)
+    layers = chain(CNN5[0], CNN5[1] if outputs else [*CNN5[1][:2], (1, 4, 2, 1)], outputs)
+    given = problem(layers, members=1, samples=1)
+    where = cost_cuda.layout(layers, limit << 10)
+    for change in (0, -1):
+        device.set(shared_limit=where.shared + change, multiprocessors=1)
+        deep(given, launcher)
+    assert made[0] == where.tables + where.warps * where.spill
+    if where.spilled:
+        assert made[1] != made[0]
