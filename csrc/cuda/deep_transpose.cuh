@@ -62,15 +62,23 @@ __device__ __forceinline__ void walk_row(const Pass& pass, const Shape& shape, c
     const Window above = tile.window(shape, k);
     const int x0 = tile.window(shape, k - 1).x0, x1 = tile.window(shape, k - 1).x1;
     const int groups = ONE_GROUP ? 1 : shape.level[k].groups;
-    const Words* from[ROWS];
-    const uint4* taps_from[ROWS];
-    TapRow taps[ROWS];
+    const int first = ROWS == 1 ? readers.first : 0;  // of the rows cell_y - r
+    const int row_words = shape.level[k].width * groups * FRAGMENT;
+    const Words* const from = ring + ((readers.cell_y - first) & 1) * row_words + tile.lane;
+    const Words* const before = ring + ((readers.cell_y - 1) & 1) * row_words + tile.lane;
+    const uint4* const taps_from = weights + (readers.phase + 2 * first) * KERNEL * 2 * LANES;
+    TapRow taps[ONE_GROUP ? ROWS : 1];
+    const auto load_taps = [&](TapRow& to, int row, int group) {
+        to.load(taps_from + (group * KERNEL + 2 * row) * KERNEL * 2 * LANES, tile.lane);
+    };
+    const auto pixel = [&](int q, int row) { return (row == 0 ? from : before) + (q - above.x0) * groups * FRAGMENT; };
+    const auto fragment = [&](const Words* at) -> Fragment {
+        if (ROWS == 1 && readers.count == 0) return {};
+        return {at[0], at[LANES]};
+    };
+    if (ONE_GROUP) {
 #pragma unroll
-    for (int i = 0; i < ROWS; ++i) {
-        const int r = i + (ROWS == 1 ? readers.first : 0);
-        from[i] = ring + ((readers.cell_y - r) & 1) * shape.level[k].width * groups * FRAGMENT + tile.lane;
-        taps_from[i] = weights + (readers.phase + 2 * r) * KERNEL * 2 * LANES;
-        if (ONE_GROUP) taps[i].load(taps_from[i], tile.lane);
+        for (int row = 0; row < ROWS; ++row) load_taps(taps[ONE_GROUP ? row : 0], row, 0);
     }
     // What the pixels of cell q need is asked for before the products that hide how late memory answers.
     const auto first_of = [&](int q) { return STRIDE * q - layer.pad_width; };
@@ -84,22 +92,31 @@ __device__ __forceinline__ void walk_row(const Pass& pass, const Shape& shape, c
     };
     const Cell zero;
     Cell next;
+    Fragment upcoming = {};
+    if (above.x0 < above.x1) upcoming = fragment(pixel(above.x0, 0));
 #pragma unroll 1
     for (int q = above.x0; q < above.x1; ++q) {
         const Entries entries[2] = {load_one(first_of(q)), load_one(first_of(q) + 1)};
+        const int later = min(q + 1, above.x1 - 1);
         Cell now;
-        if (!ONE_GROUP) now = next, next = zero;
+        if (ONE_GROUP) {
+            const Fragment a = upcoming, other = fragment(pixel(q, ROWS - 1));
+            upcoming = fragment(pixel(later, 0));
+            add(now, next, next, zero, a, taps[0]);
+            if (ROWS == 2) add(now, next, now, next, other, taps[ONE_GROUP ? ROWS - 1 : 0]);
+        } else {
+            now = next, next = zero;
 #pragma unroll
-        for (int i = 0; i < ROWS; ++i) {
-            for (int group = 0; group < groups; ++group) {
-                const Words* const pixel = from[i] + ((q - above.x0) * groups + group) * FRAGMENT;
-                if (!ONE_GROUP) taps[i].load(taps_from[i] + group * KERNEL * KERNEL * 2 * LANES, tile.lane);
-                Fragment a = {};
-                if (ROWS == 2 || readers.count != 0) a = {pixel[0], pixel[LANES]};
-                if (ONE_GROUP && i == 0) {
-                    add(now, next, next, zero, a, taps[i]);
-                } else {
-                    add(now, next, now, next, a, taps[i]);
+            for (int row = 0; row < ROWS; ++row) {
+                const Words* at = pixel(q, row);
+                const Words* const then = row + 1 < ROWS ? pixel(q, row + 1) : pixel(later, 0);
+#pragma unroll 1
+                for (int group = 0; group < groups; ++group) {
+                    const Fragment a = upcoming;
+                    at = group + 1 < groups ? at + FRAGMENT : then;
+                    upcoming = fragment(at);
+                    load_taps(taps[0], row, group);
+                    add(now, next, now, next, a, taps[0]);
                 }
             }
         }
