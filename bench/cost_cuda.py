@@ -32,8 +32,8 @@ PRODUCT_CYCLES = 4 / 0.625
 """Of mma.sync m16n8k16: 4 at the peak, of which mma.sync (not wgmma) is reported to reach 60 to 65 %."""
 SHARED_BYTES = 128  # a cycle, of a multiprocessor
 L2, HBM = 5.5e12, 3.35e12
-EFFICIENCY = 0.8
-"""Assumed share of the time in which the busiest resource is busy: two warps share a partition."""
+EFFICIENCY = {2: 0.8, 1: 0.55}
+"""Assumed share of the time in which the busiest resource is busy, by how many warps every partition has."""
 
 GROUP = ROWS = 16
 FRAGMENT = 1024  # bytes of 16 rows x 16 channels, high and low parts
@@ -236,7 +236,7 @@ class Cost:
 
     @property
     def seconds(self) -> float:
-        return max(self.times.values()) / EFFICIENCY
+        return max(self.times.values()) / EFFICIENCY[min(2, max(1, self.layout.warps // PARTITIONS))]
 
 
 def cost(name: str, layers: Sequence[Geometry], code: Code) -> Cost:
@@ -268,8 +268,9 @@ def report() -> Iterator[str]:
         f"Assumed: {CLOCK / 1e9} GHz, {MULTIPROCESSORS} multiprocessors; {PRODUCT_CYCLES:.1f} cycles a `mma.sync` "
         "m16n8k16 (4 at the data sheet's peak; published measurements see 60 to 65 % of it without `wgmma`); one "
         f"instruction a cycle and partition; {SHARED_BYTES} bytes of shared memory a cycle; {L2 / 1e12} TB/s L2, "
-        f"{HBM / 1e12} TB/s HBM; the busiest of these is busy {EFFICIENCY:.0%} of the time. L2 bytes are as if "
-        "nothing stayed in the L1 cache. Nothing is pruned."
+        f"{HBM / 1e12} TB/s HBM; the busiest of these is busy {EFFICIENCY[2]:.0%} of the time with two warps a "
+        f"partition and {EFFICIENCY[1]:.0%} with one. L2 bytes are as if nothing stayed in the L1 cache. "
+        "Nothing is pruned."
     )
     yield (
         "Numbers are for one (member, sample), both sides. *Useful* multiply-adds leave out padding; *executed* ones "
@@ -308,7 +309,7 @@ def report() -> Iterator[str]:
         yield ""
         pairs = SAMPLES * MEMBERS
         if mnist:
-            patch = 2 * 784 * 16 * 16 * (25 + 2) / PATCH_SHARE / PATCH_FMA / EFFICIENCY
+            patch = 2 * 784 * 16 * 16 * (25 + 2) / PATCH_SHARE / PATCH_FMA / EFFICIENCY[2]
             parts = {c.name: c.seconds for c in costs} | {"margins, Triton": TRITON["margins"] * 1e-9}
             parts = {"layer 1, patch kernel": patch} | parts
             listed = ", ".join(f"{name} {seconds * pairs:.0f} s" for name, seconds in parts.items())

@@ -71,6 +71,17 @@ def test_members_and_samples(launcher: ModuleType, device: Emulation, members: i
         assert torch.equal(one, other)
 
 
+def test_rows_in_chunks(launcher: ModuleType, device: Emulation) -> None:
+    """A big device gets the rows of one sample in several jobs."""
+    given = problem(chain((1, 8, 8), [(4, 5, 2, 2), (6, 4, 2, 1)], 150), members=1, samples=1, known=True)
+    device.set(multiprocessors=1)
+    whole = deep(given, launcher)
+    agree(whole, given.reference(2, False), torch.float32)
+    device.set(multiprocessors=132)
+    for one, other in zip(whole, deep(given, launcher), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_a_box_and_bounds_of_each_member(launcher: ModuleType) -> None:
     given = problem(chain(*CHAINS["three image channels"]), members=2, samples=2)
     given.x_L = given.x_L - torch.rand(2, 2, given.x_L.shape[2])
