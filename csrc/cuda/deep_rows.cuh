@@ -8,6 +8,7 @@ namespace glsk::cuda::deep {
 
 // The inputs that a window of outputs reads.
 __device__ __forceinline__ Window inputs_of(const Layer& layer, const Window& out) {
+    if (out.y0 == out.y1 || out.x0 == out.x1) return {0, 0, 0, 0};
     Window in;
     in.y0 = max(0, out.y0 * layer.stride_height - layer.pad_height);
     in.x0 = max(0, out.x0 * layer.stride_width - layer.pad_width);

@@ -33,15 +33,25 @@ struct Made {
     __device__ __forceinline__ void set(int level, int row) { rows |= unsigned(row) << 8 * (level - 1); }
     __device__ __forceinline__ void next(int level) { rows += 1u << 8 * (level - 1); }
 
-    // The level whose next row has to be made before row y of level 0 can be; 0: none.
-    __device__ __forceinline__ int missing(const Pass& pass, const Shape& shape, const Tile& tile, int y) const {
-        for (int level = 1;; ++level) {
+    // The level whose next row has to be made before row y of the level below the given one can be; none: one below.
+    __device__ __forceinline__ int missing(const Pass& pass, const Shape& shape, const Tile& tile, int y,
+                                           int level) const {
+        for (;; ++level) {
             const int last = tile.window(shape, level).y1 - 1;
             const int needed = min((y + pass.layer[level].pad_height) / STRIDE, last);
             y = (*this)[level];
             if (y > needed) return level - 1;
             if (level == shape.top) return level;
         }
+    }
+    // The level to go on with until all rows are made, 0: none. A row that only reads padding is needed by no level
+    // below, but it has a constant.
+    __device__ __forceinline__ int unfinished(const Pass& pass, const Shape& shape, const Tile& tile) const {
+        constexpr int BEYOND = 1 << 20;
+        for (int level = 1; level <= shape.top; ++level) {
+            if ((*this)[level] < tile.window(shape, level).y1) return missing(pass, shape, tile, BEYOND, level);
+        }
+        return 0;
     }
 };
 
@@ -56,8 +66,9 @@ __device__ __forceinline__ void back_substitute(const Pass& pass, const Shape& s
     const Window window = tile.window(shape, 0);
     Image<CHANNELS> image(pass, shape, tile, memory, sums);
     image.clear(window);
-    for (int y = window.y0; y < window.y1; ++y) {
-        while (const int level = made.missing(pass, shape, tile, y)) {
+    for (int y = window.y0;; ++y) {
+        const bool last = y >= window.y1;
+        while (const int level = last ? made.unfinished(pass, shape, tile) : made.missing(pass, shape, tile, y, 1)) {
             const int row = made[level];
             made.next(level);
             if (level == shape.top) {
@@ -72,6 +83,7 @@ __device__ __forceinline__ void back_substitute(const Pass& pass, const Shape& s
                 middle_row(pass, shape, tile, memory, level + 1, row, ring(level + 1), sums);
             }
         }
+        if (last) break;
         image.begin_row(y, window.x0);
         transposed_row<ONE_GROUP>(
             pass, shape, tile, memory, 1, 0, y, ring(1), [&](int x) { return image.load(x); },
