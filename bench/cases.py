@@ -10,6 +10,7 @@ import glsk
 from bench import peer_auto_lirpa
 from bench.vmapped import VmappedBounds
 from bench.workloads import Workload, workload
+from glsk.precision import TRAINING_DEFAULT, using_precision
 
 PROVIDERS = ("glsk", "glsk-noprune", "vmapped", "auto_LiRPA")
 """glsk: ``backend="auto"`` and default pruning. glsk-noprune: every row of every pass, as vmapped does."""
@@ -90,7 +91,7 @@ def _call(method: str, provider: str, own: Workload, backend: str) -> Callable[[
     prune = provider == "glsk"
 
     def call() -> Tensor:
-        with torch.no_grad():
+        with torch.no_grad(), using_precision(TRAINING_DEFAULT):
             lower, _ = bounded.compute_bounds(
                 x_L=own.x_L,
                 x_U=own.x_U,

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from glsk import backends, ops, tiling
 from glsk.geometry import Geometry, decode, encode
-from glsk.workspace import Workspace
+from glsk.precision import ACCURATE, precision
+from glsk.workspace import Workspace, widest
 
 _CUDA: Any = importlib.import_module("glsk._CUDA")
 
@@ -185,7 +186,7 @@ def _pass(
     )
     device, stream = _where(x_L)
     if not variant:
-        variant = _CUDA.select_pass(device, arguments)
+        variant = _variant(device, arguments)
         if variant == "general" and _for_triton(layers, rows, C is not None, x_L.dtype):
             return None
     workspaces: list[Tensor] = []
@@ -196,6 +197,14 @@ def _pass(
 
     _CUDA.run_pass(device, stream, arguments, variant, allocate)
     return lower, upper
+
+
+def _variant(device: int, arguments: Any) -> str:
+    """The kernel that serves a pass best in the precision that is asked for."""
+    variant = str(_CUDA.select_pass(device, arguments))
+    if variant == "deep" and precision() in ACCURATE:  # its products are three of BF16
+        return "general"
+    return variant
 
 
 def _for_triton(layers: Sequence[Geometry], rows: int, spec: bool, dtype: torch.dtype) -> bool:
@@ -221,23 +230,32 @@ def pass_workspace(
         return Workspace()  # an interval step
     if len(layers) > _CUDA.max_layers:
         return Workspace(per_pair=tiling.bytes_per_pair(layers, rows, "reference", dtype.itemsize))
-    if all(_select(layers, rows, spec, device, dtype, samples) != "general" for samples in (1, 1 << 30)):
-        return Workspace()
-    if _for_triton(layers, rows, spec, dtype):
-        return backends.pass_workspace("triton", layers, spec_rows, device, dtype)
-    widths = [layer.in_features for layer in layers[1:]] or [layers[0].in_features]
-    block = 2 * LANES * max(*widths, layers[-1].out_features if spec else 1) * dtype.itemsize
-    most = max(1, min(BLOCKS * _multiprocessors(device), GENERAL_BYTES // block))
-    return Workspace(program=block, programs=most, programs_per_pair=-(-rows // (LANES // 2)), scalable=False)
+    # How rows are cut, and so what serves them, may depend on how many (member, sample) pairs there are.
+    passes = [_arguments(layers, rows, spec, dtype, samples) for samples in (1, 1 << 30)]
+    index = device.index or 0
+    variants = [_variant(index, arguments) for arguments in passes]
+    found = [
+        Workspace(program=_CUDA.deep_workspace(index, arguments), programs=1, programs_per_pair=1, scalable=False)
+        for arguments, variant in zip(passes, variants, strict=True)
+        if variant == "deep"
+    ]
+    if "general" in variants and _for_triton(layers, rows, spec, dtype):
+        found.append(backends.pass_workspace("triton", layers, spec_rows, device, dtype))
+    elif "general" in variants:
+        widths = [layer.in_features for layer in layers[1:]] or [layers[0].in_features]
+        block = 2 * LANES * max(*widths, layers[-1].out_features if spec else 1) * dtype.itemsize
+        most = max(1, min(BLOCKS * _multiprocessors(device), GENERAL_BYTES // block))
+        found.append(
+            Workspace(program=block, programs=most, programs_per_pair=-(-rows // (LANES // 2)), scalable=False)
+        )
+    return widest(found)
 
 
-def _select(
-    layers: tuple[Geometry, ...], rows: int, spec: bool, device: torch.device, dtype: torch.dtype, samples: int
-) -> str:
-    """The kernel that would serve a pass of these shapes; nothing is read from an address."""
+def _arguments(layers: tuple[Geometry, ...], rows: int, spec: bool, dtype: torch.dtype, samples: int) -> Any:
+    """A two-sided pass of these shapes, of which no address is ever read."""
     some: View = (16, 0, 0)
     inner = [some] * (len(layers) - 1)
-    arguments = _CUDA.Pass(
+    return _CUDA.Pass(
         members=1,
         samples=samples,
         rows=rows,
@@ -257,7 +275,6 @@ def _select(
         lower=16,
         upper=16,
     )
-    return str(_CUDA.select_pass(device.index or 0, arguments))
 
 
 @ops.ibp_affine.implement("cuda")

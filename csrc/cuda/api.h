@@ -13,12 +13,16 @@ namespace glsk::cuda {
 // Bytes of device memory -> pointer; the caller keeps it alive until the work on the stream that uses it is done.
 using Allocate = std::function<void*(std::size_t)>;
 
-// The kernels of a pass: "patch" and "margins" are made for the shapes of small networks, "general" takes every chain.
-// variant: one of them, or "" for the best that fits. Returns the name of the one that ran.
+// The kernels of a pass: "patch" and "margins" are made for the shapes of small networks, "deep" for many rows above
+// strided convolutions, "general" takes every chain. variant: one of them, or "" for the best that fits. Returns the
+// name of the one that ran.
 std::string run_pass(Pass pass, bool is_double, const std::string& variant, void* stream, const Allocate& allocate);
 
 // Which kernel run_pass would take.
 std::string select_pass(const Pass& pass, bool is_double);
+
+// Bytes that the deep kernel would ask for.
+std::size_t deep_workspace(const Pass& pass);
 
 void run_ibp(const Interval& interval, bool is_double, void* stream);
 void run_relu_relaxation(const void* lower, const void* upper, void* lower_slope, void* upper_slope, void* intercept,

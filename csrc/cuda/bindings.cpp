@@ -126,6 +126,13 @@ PYBIND11_MODULE(_CUDA, module) {
             return glsk::cuda::select_pass(arguments.pass(), arguments.is_double);
         },
         py::arg("device"), py::arg("arguments"), "The kernel that run_pass would take.");
+    module.def(
+        "deep_workspace",
+        [](int device, const PassArguments& arguments) {
+            const OnDevice on(device);
+            return glsk::cuda::deep_workspace(arguments.pass());
+        },
+        py::arg("device"), py::arg("arguments"), "Bytes that the deep kernel would ask for.");
     module.def("run_ibp", &run_ibp, py::arg("device"), py::arg("stream"), py::arg("is_double"), py::arg("members"),
                py::arg("samples"), py::arg("geometry"), py::arg("relu"), py::arg("weight"), py::arg("bias"),
                py::arg("lower"), py::arg("upper"), py::arg("out_lower"), py::arg("out_upper"));

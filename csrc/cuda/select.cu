@@ -4,22 +4,36 @@
 
 namespace glsk::cuda {
 
+namespace {
+
+bool serves(const std::string& variant, const Pass& pass, bool is_double) {
+    if (variant == "general") return true;
+    if (is_double) return false;
+    if (variant == "patch") return fits_patch(pass);
+    if (variant == "margins") return fits_margins(pass);
+    return variant == "deep" && fits_deep(pass);
+}
+
+}  // namespace
+
 std::string select_pass(const Pass& pass, bool is_double) {
-    if (!is_double && fits_patch(pass)) return "patch";
-    if (!is_double && fits_margins(pass)) return "margins";
+    if (serves("patch", pass, is_double)) return "patch";
+    if (serves("margins", pass, is_double)) return "margins";
+    if (!is_double && prefers_deep(pass)) return "deep";
     return "general";
 }
 
 std::string run_pass(Pass pass, bool is_double, const std::string& variant, void* stream, const Allocate& allocate) {
-    const std::string best = select_pass(pass, is_double);
-    if (!variant.empty() && variant != best && variant != "general") {
+    const std::string chosen = variant.empty() ? select_pass(pass, is_double) : variant;
+    if (!serves(chosen, pass, is_double)) {
         throw std::invalid_argument("CUDA: the " + variant + " kernel does not serve this pass");
     }
-    const std::string chosen = variant.empty() ? best : variant;
     if (chosen == "patch") {
         run_patch(pass, stream);
     } else if (chosen == "margins") {
         run_margins(pass, stream);
+    } else if (chosen == "deep") {
+        run_deep(pass, stream, allocate);
     } else {
         run_general(pass, is_double, stream, allocate);
     }

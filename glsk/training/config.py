@@ -100,7 +100,7 @@ class Config:
     attack_steps: int = 40
     attack_restarts: int = 3
     backend: str = "auto"
-    precision: str = "tf32x3"
+    precision: str = precision.TRAINING_DEFAULT
     device: str = "cpu"
     threads: int = 0
     actors: int = 0

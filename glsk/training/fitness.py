@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 import glsk
-from glsk.precision import using_precision, validate_for_training
+from glsk.precision import TRAINING_DEFAULT, using_precision, validate_for_training
 from glsk.transfer import Mark
 
 
@@ -63,7 +63,7 @@ class RobustLoss:
         backend: str = "auto",
         clip: tuple[float, float] = (0.0, 1.0),
         checked: bool = True,
-        precision: str = "tf32x3",
+        precision: str = TRAINING_DEFAULT,
     ) -> None:
         self.bounded, self.method, self.num_classes = bounded, method, num_classes
         self.backend, self.clip, self.checked = backend, clip, checked

@@ -1,13 +1,15 @@
 // CUDA on the host, enough of it to run this project's kernels as they are, one thread block after another.
 //
-// The threads of a block are fibers of one OS thread: each runs until its next __syncthreads. Between two barriers they
-// run in the order 0, 1, 2, .. or the reverse; results that differ between the two orders give away a data race.
+// The threads of a block are fibers of one OS thread: each runs until its next barrier, the block's or its warp's.
+// Between two barriers they run in the order 0, 1, 2, .. or the reverse; results that differ between the two give
+// away a data race. What a warp does together (a tensor-core product, a shuffle) is a barrier of the warp.
 // Shared memory starts as NaN with a guard after its end, so reading what nobody wrote, or writing past the end, shows.
 #pragma once
 
 #include <ucontext.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -30,6 +32,9 @@ struct alignas(8) float2 {
 struct alignas(16) float4 {
     float x, y, z, w;
 };
+struct alignas(16) uint4 {
+    unsigned x, y, z, w;
+};
 struct dim3 {
     unsigned x = 1, y = 1, z = 1;
 };
@@ -46,6 +51,11 @@ inline std::uint32_t __float_as_uint(float value) {
     std::memcpy(&bits, &value, 4);
     return bits;
 }
+inline float __uint_as_float(std::uint32_t bits) {
+    float value;
+    std::memcpy(&value, &bits, 4);
+    return value;
+}
 
 namespace emulate {
 
@@ -56,9 +66,13 @@ inline int multiprocessors = 2;
 constexpr std::size_t STACK = 256 << 10, GUARD = 256;
 constexpr unsigned char GUARD_BYTE = 0xa5;
 
+constexpr unsigned WARP = 32;
+
+enum class State { ready, at_warp_barrier, at_block_barrier, done };
+
 struct Fiber {
     ucontext_t context;
-    bool done = false;
+    State state = State::ready;
 };
 
 inline ucontext_t scheduler;
@@ -70,17 +84,31 @@ inline unsigned current = 0;
 
 inline unsigned char* shared_memory() { return shared_at; }
 
+inline void leave(State state) {
+    const unsigned me = current;
+    fibers[me].state = state;
+    swapcontext(&fibers[me].context, &scheduler);
+}
+
 inline void enter() {
     body();
-    fibers[current].done = true;
-    swapcontext(&fibers[current].context, &scheduler);
+    leave(State::done);
+}
+
+// Lets those of the fibers [begin, end) go on that wait at a barrier, if all of them do.
+inline bool release(unsigned begin, unsigned end, State barrier) {
+    for (unsigned t = begin; t < end; ++t) {
+        if (fibers[t].state != barrier) return false;
+    }
+    for (unsigned t = begin; t < end; ++t) fibers[t].state = State::ready;
+    return true;
 }
 
 inline void run_block(unsigned threads) {
     fibers.resize(threads);
     if (stacks.size() < threads * STACK) stacks.resize(threads * STACK);
     for (unsigned t = 0; t < threads; ++t) {
-        fibers[t].done = false;
+        fibers[t].state = State::ready;
         getcontext(&fibers[t].context);
         fibers[t].context.uc_stack.ss_sp = &stacks[t * STACK];
         fibers[t].context.uc_stack.ss_size = STACK;
@@ -88,16 +116,23 @@ inline void run_block(unsigned threads) {
         makecontext(&fibers[t].context, enter, 0);
     }
     for (;;) {
-        unsigned waiting = 0, done = 0;
         for (unsigned i = 0; i < threads; ++i) {
             current = reversed ? threads - 1 - i : i;
-            if (fibers[current].done) continue;
+            if (fibers[current].state != State::ready) continue;
             threadIdx.x = current;
             swapcontext(&scheduler, &fibers[current].context);
-            ++(fibers[current].done ? done : waiting);
         }
-        if (waiting == 0) return;
-        if (done != 0) throw std::logic_error("emulation: some threads wait at a barrier that others never reach");
+        bool released = false;
+        for (unsigned w = 0; w < threads; w += WARP) {
+            released |= release(w, std::min(w + WARP, threads), State::at_warp_barrier);
+        }
+        if (released || release(0, threads, State::at_block_barrier)) continue;
+        for (unsigned t = 0; t < threads; ++t) {
+            if (fibers[t].state != State::done) {
+                throw std::logic_error("emulation: some threads wait at a barrier that others never reach");
+            }
+        }
+        return;
     }
 }
 
@@ -118,11 +153,34 @@ inline void run_grid(unsigned grid, unsigned threads, std::size_t bytes, const s
     }
 }
 
+// What every lane of the warp gives, for all of them to read, once all have given. The next exchange uses other memory,
+// so that a fast lane does not overwrite what a slow one still reads.
+template <std::size_t SIZE>
+struct Exchange {
+    using Values = std::array<std::uint32_t, SIZE>;
+
+    static const Values* all(const Values& mine) {
+        static std::vector<Values> given[2];
+        static std::vector<unsigned char> turn;
+        const unsigned me = current, first = me / WARP * WARP;
+        if (turn.size() <= me) turn.resize(me + 1);
+        std::vector<Values>& now = given[turn[me] ^= 1];
+        if (now.size() < first + WARP) now.resize(first + WARP);
+        now[me] = mine;
+        const unsigned char which = turn[me];
+        leave(State::at_warp_barrier);
+        return &given[which][first];
+    }
+};
+
 }  // namespace emulate
 
-inline void __syncthreads() {
-    const unsigned me = emulate::current;
-    swapcontext(&emulate::fibers[me].context, &emulate::scheduler);
+inline void __syncthreads() { emulate::leave(emulate::State::at_block_barrier); }
+inline void __syncwarp() { emulate::leave(emulate::State::at_warp_barrier); }
+
+inline float __shfl_xor_sync(unsigned, float value, int mask) {
+    const unsigned lane = emulate::current % emulate::WARP;
+    return __uint_as_float(emulate::Exchange<1>::all({__float_as_uint(value)})[lane ^ mask][0]);
 }
 
 // --- the runtime -----------------------------------------------------------------------------------------------------
@@ -169,6 +227,37 @@ T load_shared(unsigned address, unsigned offset) {
     return *reinterpret_cast<const T*>(emulate::shared_at + address + offset);
 }
 inline float load_again(const float* shared) { return *shared; }
+template <class T>
+T* in_register(T* pointer) {
+    return pointer;
+}
+
+inline float from_bf16(std::uint32_t bits) { return __uint_as_float(bits << 16); }
+// To the nearest, ties to even, as the instruction rounds.
+inline std::uint32_t to_bf16(float value) {
+    const std::uint32_t bits = __float_as_uint(value);
+    return std::isnan(value) ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+inline unsigned pack_bf16(float low, float high) { return to_bf16(high) << 16 | to_bf16(low); }
+
+// mma.sync.m16n8k16, with the layout of the operands in the registers of the warp's lanes that the PTX ISA states.
+inline void mma_bf16(float (&d)[4], const uint4& a, unsigned b0, unsigned b1, const float (&c)[4]) {
+    const unsigned lane = emulate::current % emulate::WARP, g = lane / 4, t = lane % 4;
+    const auto* given = emulate::Exchange<6>::all({a.x, a.y, a.z, a.w, b0, b1});
+    float result[4];
+    for (unsigned i = 0; i < 4; ++i) {
+        const unsigned row = i / 2, column = 2 * t + i % 2;
+        double sum = c[i];
+        for (unsigned k = 0; k < 16; ++k) {
+            const unsigned from = k % 8 / 2, half = 16 * (k % 2);
+            const std::uint32_t left = given[4 * g + from][2 * (k / 8) + row] >> half & 0xffff;
+            const std::uint32_t right = given[4 * column + from][4 + k / 8] >> half & 0xffff;
+            sum += double(from_bf16(left)) * from_bf16(right);
+        }
+        result[i] = static_cast<float>(sum);
+    }
+    std::copy(result, result + 4, d);
+}
 
 template <class... Parameters, class... Arguments>
 void start(void (*kernel)(Parameters...), unsigned grid, unsigned block, std::size_t shared, cudaStream_t,

@@ -25,6 +25,7 @@ OCCUPANCY = {
     "patch_kernelILi4ELi2ELi5ELb0": (128, 2),
     "patch_kernel": (128, 3),
     "margins_kernel": (128, 2),
+    "deep_kernel": (256, 1),
     "general_kernelIf": (128, 3),
     "general_kernelId": (128, 2),
     "conv_kernelIf": (128, 5),
@@ -133,6 +134,14 @@ def loops(sass: str, name: str) -> list[Counter[str]]:
     return found
 
 
+def disassembled(made: Path, arch: str) -> str:
+    tool = cuobjdump()
+    if tool is None:
+        pytest.skip("cuobjdump is not there")
+    command = [tool, "--dump-sass", "--gpu-architecture", f"sm_{arch}", str(made)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 @pytest.mark.parametrize("arch", ARCHS)
 @pytest.mark.parametrize(
     ("source", "name", "least", "share"),
@@ -148,14 +157,30 @@ def test_hot_loops(
     objects: dict[str, tuple[Path, str]], arch: str, source: str, name: str, least: int, share: float
 ) -> None:
     """Most of a hot loop is fused multiply-adds; it reads weights 16 bytes at a time and touches no local memory."""
-    tool = cuobjdump()
-    if tool is None:
-        pytest.skip("cuobjdump is not there")
-    command = [tool, "--dump-sass", "--gpu-architecture", f"sm_{arch}", str(objects[source][0])]
-    sass = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    sass = disassembled(objects[source][0], arch)
     innermost = [loop for loop in loops(sass, name) if least <= loop["FFMA"] < 1.1 * least]
     assert innermost, [loop["FFMA"] for loop in loops(sass, name)]
     best = max(innermost, key=lambda loop: loop["FFMA"] / loop.total())
     assert best["FFMA"] / best.total() >= share, best
     assert best["LDS.128"] > 0, best
     assert not any(code.startswith(("LDL", "STL", "LDG")) for code in best), best
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize(
+    ("products", "share"),
+    [
+        # A cell of two pixels of level 0: 2 rows above x 2 pixels x 2 halves x 2 cells x 3, and 2 x 4 operands x 3
+        (72, 0.22),
+        # The same where the window has one row above
+        (48, 0.15),
+    ],
+)
+def test_tensor_core_loops(objects: dict[str, tuple[Path, str]], arch: str, products: int, share: float) -> None:
+    """CNN5's hot loops: a product in less than five instructions, and no local or generic address."""
+    sass = disassembled(objects["pass_deep"][0], arch)
+    innermost = [loop for loop in loops(sass, "deep_kernelILi1ELb1") if loop["HMMA.16816.F32.BF16"] == products]
+    best = max(innermost, key=lambda loop: products / loop.total())
+    assert products / best.total() >= share, best
+    assert best["LDS.128"] > 0, best
+    assert not any(code.startswith(("LDL", "STL", "LD.", "ST.")) for code in best), best

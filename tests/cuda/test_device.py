@@ -24,11 +24,17 @@ Result = TypeVar("Result")
 DTYPES = (torch.float32, torch.float64)
 CNN3 = ((1, 28, 28), [(8, 5, 2, 2), (8, 4, 2, 1)])
 CIFAR = ((3, 32, 32), [(8, 5, 2, 2), (8, 4, 2, 1)])
+CNN5 = ((1, 28, 28), [(16, 5, 2, 2), (16, 4, 2, 1), (32, 4, 2, 1)])
+CNN5_CIFAR = ((3, 32, 32), [(16, 5, 2, 2), (16, 4, 2, 1), (32, 4, 2, 1)])
 VARIANTS = [
     ("patch", CNN3, None, None),
     ("patch", CIFAR, None, None),
     ("margins", CNN3, 10, 9),
     ("margins", CIFAR, 10, 9),
+    ("deep", CNN5, 512, None),
+    ("deep", CNN5, None, None),
+    ("deep", CNN5_CIFAR, 512, None),
+    ("deep", CNN3, 100, 40),
     ("general", CNN3, None, None),
     ("general", CNN3, 10, 9),
 ]

@@ -109,7 +109,7 @@ def test_general_kernel(launcher: ModuleType, rows: int | None, signs: int, hbox
         (chain((1, 28, 28), [(16, 5, 2, 2), (16, 4, 2, 1)], None), None, torch.float32, "patch"),
         (chain(*MARGINS["CNN3"], 10), 9, torch.float32, "margins"),
         (chain(*MARGINS["CNN3 on CIFAR-10"], 10), 9, torch.float32, "margins"),
-        (chain(*MARGINS["CNN3"], 10), 100, torch.float32, "general"),
+        (chain(*MARGINS["CNN3"], 10), 100, torch.float32, "deep"),
         (chain(*PATCH["CNN3"], None), None, torch.float64, "general"),
         (chain(*MARGINS["CNN3"], 10), 9, torch.float64, "general"),
         (chain((1, 28, 28), [(8, 7, 2, 2), (8, 4, 2, 1)], None), None, torch.float32, "general"),
