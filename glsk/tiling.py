@@ -7,7 +7,7 @@ import torch
 
 from glsk import backends
 from glsk.geometry import Geometry
-from glsk.workspace import Workspace, widest
+from glsk.workspace import Widest, Workspace
 
 # A tile's bounds should stay in a CPU's shared cache between one pass and the next.
 CPU_TILE_BYTES = 16 << 20
@@ -38,7 +38,7 @@ class Footprint:
 
     fixed: int
     per_pair: int
-    workspace: Workspace = field(default_factory=Workspace)
+    workspace: Workspace | Widest = field(default_factory=Workspace)
 
     def bounds(self, members: int, samples: int) -> int:
         """Of a tile, without the scratch of programs."""
@@ -74,7 +74,7 @@ def footprint(
     passes += [(layers, spec_rows), (layers[-1:], spec_rows)]
     found = [backends.pass_workspace(backend, some, spec, device, dtype) for some, spec in passes]
     boxes = 4 * samples * layers[0].in_features * dtype.itemsize  # two, and what they are made from
-    return Footprint(boxes, per_pair, widest(found))
+    return Footprint(boxes, per_pair, Widest(tuple(found)))
 
 
 def bytes_per_pair(layers: tuple[Geometry, ...], rows: int, backend: str, itemsize: int) -> int:

@@ -7,7 +7,7 @@ says how much.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 _granted: ContextVar[int | None] = ContextVar("granted", default=None)
 
@@ -41,12 +41,27 @@ class Workspace:
         return self.program if self.scalable else self.scratch(pairs)
 
 
-def widest(workspaces: list[Workspace]) -> Workspace:
+@dataclass(frozen=True)
+class Widest:
     """Enough for any of several passes, which run one after the other."""
-    if not workspaces:
-        return Workspace()
-    most = {field.name: max(getattr(w, field.name) for w in workspaces) for field in fields(Workspace)}
-    return Workspace(**most | {"scalable": all(w.scalable for w in workspaces)})
+
+    passes: tuple[Workspace, ...]
+
+    @property
+    def per_member(self) -> int:
+        return max((w.per_member for w in self.passes), default=0)
+
+    @property
+    def per_pair(self) -> int:
+        return max((w.per_pair for w in self.passes), default=0)
+
+    def scratch(self, pairs: int) -> int:
+        """As :meth:`Workspace.scratch`."""
+        return max((w.scratch(pairs) for w in self.passes), default=0)
+
+    def least(self, pairs: int) -> int:
+        """As :meth:`Workspace.least`."""
+        return max((w.least(pairs) for w in self.passes), default=0)
 
 
 def granted() -> int | None:

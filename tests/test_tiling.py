@@ -7,7 +7,7 @@ import pytest
 from glsk import geometry, tiling
 from glsk.geometry import Geometry
 from glsk.tiling import Footprint
-from glsk.workspace import Workspace, widest
+from glsk.workspace import Widest, Workspace
 
 
 def covered(members: int, samples: int, tiles: list[tiling.Tile]) -> bool:
@@ -56,9 +56,11 @@ def test_a_limit_too_small_for_one_pair_says_what_the_least_is() -> None:
 
 
 def test_passes_that_run_one_after_the_other_share_their_workspace() -> None:
-    assert widest([]) == Workspace()
-    found = widest([Workspace(1, 9, 3, 4, 5), Workspace(2, 1, 7, 2, 1, scalable=False)])
-    assert found == Workspace(2, 9, 7, 4, 5, scalable=False)
+    found = Widest((Workspace(1, 9, 3, 4, 5), Workspace(2, 1, 7, 2, 1, scalable=False)))
+    assert (found.per_member, found.per_pair) == (2, 9)
+    assert [found.scratch(pairs) for pairs in (1, 2, 9)] == [12, 14, 14]
+    assert [found.least(pairs) for pairs in (1, 2, 9)] == [7, 14, 14]
+    assert Widest(()).scratch(1) == Widest(()).least(1) == Widest(()).per_pair == Widest(()).per_member == 0
 
 
 def test_one_tile_where_all_fits() -> None:
