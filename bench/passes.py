@@ -18,6 +18,7 @@ import glsk
 from bench import environment
 from bench.workloads import workload
 from glsk import backends, ops
+from glsk.precision import TRAINING_DEFAULT, using_precision
 
 SIZES = {"cnn3": (256, 512), "cnn5": (32, 64)}
 
@@ -59,7 +60,7 @@ def measure(
     calls: list[dict[str, float]] = []
     for _ in range(repeats + 1):
         seconds: dict[str, float] = {}
-        with _timed(chosen, seconds, device):
+        with _timed(chosen, seconds, device), using_precision(TRAINING_DEFAULT):
             bounded.compute_bounds(
                 x_L=work.x_L, x_U=work.x_U, C=work.C, params=work.params, backend=chosen, prune=False,
                 bound_upper=False, memory_limit=8 << 30, check_finite=False,
