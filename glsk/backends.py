@@ -14,7 +14,7 @@ import torch
 from glsk.device import why_no_cuda
 from glsk.errors import BackendUnavailableError
 from glsk.geometry import Geometry
-from glsk.workspace import Workspace
+from glsk.workspace import Widest, Workspace
 
 NAMES = ("auto", "reference", "cpu", "triton", "cuda")
 
@@ -160,11 +160,11 @@ def resolve(name: str, device: torch.device, dtype: torch.dtype) -> str:
 
 def pass_workspace(
     name: str, layers: tuple[Geometry, ...], spec_rows: int | None, device: torch.device, dtype: torch.dtype
-) -> Workspace:
+) -> Workspace | Widest:
     """What a pass over ``layers`` (``spec_rows`` rows of C, or None for the last layer's outputs) allocates."""
     module = _BACKENDS[name].module
     hook = getattr(importlib.import_module(module), "pass_workspace", None) if module else None
-    found: Workspace = hook(layers, spec_rows, device, dtype) if hook else Workspace()
+    found: Workspace | Widest = hook(layers, spec_rows, device, dtype) if hook else Workspace()
     return found
 
 

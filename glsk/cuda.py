@@ -13,7 +13,7 @@ from torch import Tensor
 from glsk import backends, ops, tiling
 from glsk.geometry import Geometry, decode, encode
 from glsk.precision import ACCURATE, precision
-from glsk.workspace import Workspace, widest
+from glsk.workspace import Widest, Workspace
 
 _CUDA: Any = importlib.import_module("glsk._CUDA")
 
@@ -222,7 +222,7 @@ def _multiprocessors(device: torch.device) -> int:
 
 def pass_workspace(
     layers: tuple[Geometry, ...], spec_rows: int | None, device: torch.device, dtype: torch.dtype
-) -> Workspace:
+) -> Workspace | Widest:
     """What :func:`_pass` allocates for a two-sided pass; ``spec_rows``: rows of C, None for the last layer's."""
     spec = spec_rows is not None
     rows = layers[-1].out_features if spec_rows is None else spec_rows
@@ -248,7 +248,7 @@ def pass_workspace(
         found.append(
             Workspace(program=block, programs=most, programs_per_pair=-(-rows // (LANES // 2)), scalable=False)
         )
-    return widest(found)
+    return Widest(tuple(found))
 
 
 def _arguments(layers: tuple[Geometry, ...], rows: int, spec: bool, dtype: torch.dtype, samples: int) -> Any:

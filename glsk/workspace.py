@@ -45,7 +45,7 @@ class Workspace:
 class Widest:
     """Enough for any of several passes, which run one after the other."""
 
-    passes: tuple[Workspace, ...]
+    passes: "tuple[Workspace | Widest, ...]"
 
     @property
     def per_member(self) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor
 import glsk
 from glsk import models, ops
 from glsk.geometry import Geometry, encode
+from glsk.precision import using_precision
 from tests.chains import Case, cases, near_kink
 from tests.cuda.emulation import Emulation
 from tests.cuda.passes import chain, problem
@@ -126,7 +127,8 @@ def test_selection(
 ) -> None:
     ran: list[str] = []
     monkeypatch.setattr(launcher._CUDA, "run_pass", lambda *args: ran.append(args[3]))
-    problem(layers, members=1, samples=1, rows=rows).run(launcher, 2, False, "", dtype)
+    with using_precision("bf16x3"):
+        problem(layers, members=1, samples=1, rows=rows).run(launcher, 2, False, "", dtype)
     assert ran == [chosen]
 
 
