@@ -234,7 +234,7 @@ def pass_workspace(
     passes = [_arguments(layers, rows, spec, dtype, samples) for samples in (1, 1 << 30)]
     index = device.index or 0
     variants = [_variant(index, arguments) for arguments in passes]
-    found = [
+    found: list[Workspace | Widest] = [
         Workspace(program=_CUDA.deep_workspace(index, arguments), programs=1, programs_per_pair=1, scalable=False)
         for arguments, variant in zip(passes, variants, strict=True)
         if variant == "deep"
@@ -248,7 +248,7 @@ def pass_workspace(
         found.append(
             Workspace(program=block, programs=most, programs_per_pair=-(-rows // (LANES // 2)), scalable=False)
         )
-    return Widest(tuple(found))
+    return found[0] if len(found) == 1 else Widest(tuple(found))
 
 
 def _arguments(layers: tuple[Geometry, ...], rows: int, spec: bool, dtype: torch.dtype, samples: int) -> Any:
