@@ -37,6 +37,32 @@ struct Unit {
   T slope_pos, slope_neg, const_pos, const_neg;
 };
 
+// The units of a vector of bounds.
+template <class T>
+struct Lines {
+  Vec<T> slope_pos, slope_neg, const_pos, const_neg;
+};
+
+// The two lines around a ReLU; for an HBox pass, only what stays an exact function of the input. NaN bounds make a unit
+// unstable, and stay NaN. A row can depend on a unit whose slope_neg is not 0.
+template <class T>
+GLSK_INLINE Lines<T> relax(Vec<T> l, Vec<T> u, T shift, bool hbox) {
+  const Vec<T> zero = {}, one = broadcast<T>(1);
+  Vec<T> neg = zero, pos = zero, constant = zero;  // of an unstable unit
+  if (!hbox) {
+    neg = u / (u - l);
+    pos = u <= -l ? zero : one;
+    constant = neg * (shift - l);
+  }
+  neg = u <= 0 ? zero : neg;
+  pos = u <= 0 ? zero : pos;
+  constant = u <= 0 ? zero : constant;
+  neg = l >= 0 ? one : neg;
+  pos = l >= 0 ? one : pos;
+  constant = l >= 0 ? broadcast<T>(shift) : constant;
+  return {pos, neg, pos * shift, constant};
+}
+
 // The constants are kept in four partial sums, so that additions need not wait for each other.
 constexpr int SUMS = 4;
 

@@ -90,8 +90,7 @@ class Scratch : public Packed<T> {
   // LANES units from their bounds; kept: 0 where no row can depend on the unit. `to` has room for whole vectors.
   GLSK_INLINE void relaxation(const T* lower, const T* upper, int count, T shift, T* to,
                               int32_t (&kept)[L]) {
-    const Vec<T> zero = {}, one = broadcast<T>(1);
-    Vec<T> l = zero, u = zero;
+    Vec<T> l = {}, u = {};
     if (count == L) {
       l = load<T>(lower);
       u = load<T>(upper);
@@ -99,23 +98,10 @@ class Scratch : public Packed<T> {
       memcpy(&l, lower, sizeof(T) * count);
       memcpy(&u, upper, sizeof(T) * count);
     }
-    Vec<T> neg, pos, constant;  // of an unstable unit; NaN bounds make it one, and stay NaN
-    if (a.hbox) {
-      neg = pos = constant = zero;
-    } else {
-      neg = u / (u - l);
-      pos = u <= -l ? zero : one;
-      constant = neg * (shift - l);
-    }
-    neg = u <= 0 ? zero : neg;
-    pos = u <= 0 ? zero : pos;
-    constant = u <= 0 ? zero : constant;
-    neg = l >= 0 ? one : neg;
-    pos = l >= 0 ? one : pos;
-    constant = l >= 0 ? broadcast<T>(shift) : constant;
-    const Mask<T> some = (neg != 0) & 1;
+    const Lines<T> lines = relax<T>(l, u, shift, a.hbox);
+    const Mask<T> some = (lines.slope_neg != 0) & 1;
     for (int k = 0; k < L; ++k) kept[k] = int32_t(some[k]);
-    store_interleaved<T>(pos, neg, pos * shift, constant, to);
+    store_interleaved<T>(lines.slope_pos, lines.slope_neg, lines.const_pos, lines.const_neg, to);
   }
 };
 

@@ -45,13 +45,14 @@ class Tile {
       T* to = lines + 4 * L * (plan.units[j] + c);
       for (int64_t i = 0; i < pixels; ++i, to += 4 * L * g.cout) {
         const int64_t unit = L * (c * pixels + i);
-        bool kept = true;
-        if (!g.relu)
-          store_lines(broadcast<T>(1), broadcast<T>(1), broadcast<T>(shift), broadcast<T>(shift), to);
-        else if (plan.args.hbox)
-          kept = mask(load<T>(lower + unit), to);
-        else
-          kept = relaxation(load<T>(lower + unit), load<T>(upper + unit), shift, to);
+        const Vec<T> one = broadcast<T>(1), constant = broadcast<T>(shift);
+        const Lines<T> found = g.relu ? relax<T>(load<T>(lower + unit), load<T>(upper + unit), shift, plan.args.hbox)
+                                      : Lines<T>{one, one, constant, constant};
+        store<T>(to, found.slope_pos);
+        store<T>(to + L, found.slope_neg);
+        store<T>(to + 2 * L, found.const_pos);
+        store<T>(to + 3 * L, found.const_neg);
+        const bool kept = any<T>(found.slope_neg != 0);
         bits[i * words + c / 64] |= uint64_t(kept) << (c % 64);
         living += kept;
       }
@@ -79,33 +80,6 @@ class Tile {
   T *ends, *lines;
   uint64_t* alive;  // in any lane
   bool* dense;
-
-  // slope_pos, slope_neg, const_pos, const_neg of one unit; whether a row of any sample can depend on it.
-  static GLSK_INLINE bool relaxation(Vec<T> l, Vec<T> u, T shift, T* to) {
-    const Vec<T> zero = {}, one = broadcast<T>(1);
-    Vec<T> neg = u / (u - l), pos = u <= -l ? zero : one, constant = neg * (shift - l);  // NaN bounds stay NaN
-    neg = u <= 0 ? zero : neg;
-    pos = u <= 0 ? zero : pos;
-    constant = u <= 0 ? zero : constant;
-    neg = l >= 0 ? one : neg;
-    pos = l >= 0 ? one : pos;
-    constant = l >= 0 ? broadcast<T>(shift) : constant;
-    store_lines(pos, neg, pos * shift, constant, to);
-    return any<T>(neg != 0);
-  }
-
-  static GLSK_INLINE bool mask(Vec<T> l, T* to) {
-    const Vec<T> zero = {}, active = l >= 0 ? broadcast<T>(1) : zero;
-    store_lines(active, active, zero, zero, to);
-    return any<T>(active != 0);
-  }
-
-  static GLSK_INLINE void store_lines(Vec<T> pos, Vec<T> neg, Vec<T> const_pos, Vec<T> const_neg, T* to) {
-    store<T>(to, pos);
-    store<T>(to + L, neg);
-    store<T>(to + 2 * L, const_pos);
-    store<T>(to + 3 * L, const_neg);
-  }
 };
 
 }  // namespace GLSK_ISA
