@@ -259,10 +259,8 @@ def test_it_serves_where_products_of_bf16_are_allowed(
     assert ran == [expected]
 
 
-def test_its_workspace_is_counted(launcher: ModuleType, device: Emulation, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_workspace_is_counted(launcher: ModuleType, device: Emulation) -> None:
     device.set(shared_limit=227 << 10)
-    made: list[int] = []
-    monkeypatch.setattr(launcher._CUDA, "run_pass", lambda *args: made.append(args[3]))
     layers = tuple(chain(*CNN5, 512))
     for chosen in ("bf16x3", "tf32x3"):
         with using_precision(chosen):
