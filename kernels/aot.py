@@ -100,9 +100,9 @@ def _tool(name: str, *arguments: str) -> str:
 
 
 @cache
-def compile_pass(plan: Plan, sides: int, listed: bool, hbox: bool, precision: str, capability: int) -> Binary:
+def compile_pass(plan: Plan, sides: int, listed: bool, lines: int, precision: str, capability: int) -> Binary:
     """The engine for one pass."""
-    constants = {"PLAN": plan, "SIDES": sides, "LISTED": listed, "HBOX": hbox, "PRECISION": precision}
+    constants = {"PLAN": plan, "SIDES": sides, "LISTED": listed, "LINES": lines, "PRECISION": precision}
     return compile_kernel(back_substitution.back_substitution_kernel, constants, plan.warps, capability)
 
 
@@ -133,8 +133,8 @@ def compile_small(plan: Plan, capability: int) -> list[Binary]:
         (pack.pack_stage_kernel, split),
         (pack.pack_first_kernel, first),
         (rows.unstable_rows_kernel, {"UPPER": True, "BLOCK": rows.BLOCK}),
-        (relu_relaxation.channel_last_slopes_kernel, {"HBOX": False, "BLOCK": relu_relaxation.BLOCK}),
-        (relu_relaxation.channel_last_slopes_kernel, {"HBOX": True, "BLOCK": relu_relaxation.BLOCK}),
+        (relu_relaxation.channel_last_slopes_kernel, {"MASK": False, "BLOCK": relu_relaxation.BLOCK}),
+        (relu_relaxation.channel_last_slopes_kernel, {"MASK": True, "BLOCK": relu_relaxation.BLOCK}),
         (relu_relaxation.relu_relaxation_kernel, {"BLOCK": relu_relaxation.BLOCK}),
         (hbox_relu.hbox_relu_kernel, {"BLOCK": hbox_relu.BLOCK}),
         (

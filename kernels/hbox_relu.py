@@ -17,12 +17,14 @@ def hbox_relu_kernel(
 ):
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = at < size
-    active = tl.load(lower_ptr + at, mask=mask, other=0.0) >= 0.0
-    upper = tl.maximum(tl.load(upper_ptr + at, mask=mask, other=0.0), 0.0)
+    lower = tl.load(lower_ptr + at, mask=mask, other=0.0)
+    upper = tl.load(upper_ptr + at, mask=mask, other=0.0)
+    finite = (tl.abs(lower) < float("inf")) & (tl.abs(upper) < float("inf"))
+    active, upper = lower >= 0.0, tl.maximum(upper, 0.0)
     box_lower = tl.load(box_lower_ptr + at, mask=mask, other=0.0)
     box_upper = tl.load(box_upper_ptr + at, mask=mask, other=0.0)
-    tl.store(out_lower_ptr + at, tl.where(active, box_lower, 0.0), mask=mask)
-    tl.store(out_upper_ptr + at, tl.where(active, box_upper, upper), mask=mask)
+    tl.store(out_lower_ptr + at, tl.where(finite, tl.where(active, box_lower, 0.0), float("nan")), mask=mask)
+    tl.store(out_upper_ptr + at, tl.where(finite, tl.where(active, box_upper, upper), float("nan")), mask=mask)
 
 
 @ops.hbox_relu.implement("triton")

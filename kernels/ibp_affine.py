@@ -46,22 +46,26 @@ def ibp_affine_kernel(
         lower = tl.load(lower_ptr + at, mask=mask, other=0.0)
         upper = tl.load(upper_ptr + at, mask=mask, other=0.0)
         if RELU:
-            lower, upper = tl.maximum(lower, 0.0), tl.maximum(upper, 0.0)
+            finite = (tl.abs(lower) < float("inf")) & (tl.abs(upper) < float("inf"))
+            lower = tl.where(finite, tl.maximum(lower, 0.0), float("nan"))
+            upper = tl.where(finite, tl.maximum(upper, 0.0), float("nan"))
         w = tl.load(
             weight_ptr + channel[None, :] * K + k[:, None],
             mask=(channel < L.out_channels)[None, :] & (k < K)[:, None],
             other=0.0,
         )
-        center = tl.dot((lower + upper) * 0.5, w, center, input_precision=PRECISION)
-        radius = tl.dot((upper - lower) * 0.5, tl.abs(w), radius, input_precision=PRECISION)
+        center = tl.dot(lower * 0.5 + upper * 0.5, w, center, input_precision=PRECISION)
+        radius = tl.dot(upper * 0.5 - lower * 0.5, tl.abs(w), radius, input_precision=PRECISION)
     kept = (channel < L.out_channels)[None, :] & exists[:, None]
     bias = tl.load(bias_ptr + member * bias_member + channel * bias_channel, mask=channel < L.out_channels, other=0.0)
     center += bias[None, :]
     base = (member * samples + first) * (L.out_channels * POSITIONS)
     own = (sample - first).to(tl.int32) * (L.out_channels * POSITIONS) + position
     out = own[:, None] + channel[None, :] * POSITIONS
-    tl.store(out_lower_ptr + base + out, center - radius, mask=kept)
-    tl.store(out_upper_ptr + base + out, center + radius, mask=kept)
+    lower, upper = center - radius, center + radius
+    # Nothing finite lies above +inf or below -inf: something overflowed.
+    tl.store(out_lower_ptr + base + out, tl.where(lower == float("inf"), float("nan"), lower), mask=kept)
+    tl.store(out_upper_ptr + base + out, tl.where(upper == float("-inf"), float("nan"), upper), mask=kept)
 
 
 @ops.ibp_affine.implement("triton")
