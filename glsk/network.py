@@ -11,8 +11,8 @@ from glsk.geometry import Geometry
 from glsk.layers import Normalize
 
 SUPPORTED = (
-    "Conv2d (any stride and zero padding, dilation 1, groups 1), AvgPool2d, Linear, ReLU, LeakyReLU, Flatten, glsk.Normalize as the first "
-    "layer, and BatchNorm1d/2d in eval mode right after a Linear/Conv2d, inside nn.Sequential"
+    "Conv2d (any stride and zero padding, dilation 1, groups 1), AvgPool2d, Linear, ReLU, LeakyReLU, Flatten, "
+    "glsk.Normalize as the first layer, and BatchNorm1d/2d in eval mode right after a Linear/Conv2d, inside nn.Sequential"
 )
 
 
@@ -214,7 +214,7 @@ class _Builder:
 
     def _relu(self, path: str, module: nn.ReLU | nn.LeakyReLU) -> None:
         if not self.layers:
-            raise self._refuse(path, module, "an activation must follow an affine layer")
+            raise self._refuse(path, module, "a ReLU must follow an affine layer")
         leak = float(getattr(module, "negative_slope", 0.0))
         if not 0 <= leak <= 1:
             raise self._refuse(path, module, f"negative_slope must lie in [0, 1], it is {leak}")

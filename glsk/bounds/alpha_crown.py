@@ -9,6 +9,6 @@ from glsk.bounds.registry import relaxation
 
 @relaxation("alpha-CROWN")
 def alpha_crown(query: Query) -> Iterator[Bounds]:
-    """One pass a layer, then ``query.iterations`` for the specification; never looser than CROWN, not differentiable."""
+    """One pass a layer, then ``query.iterations`` for the specification: never looser than CROWN, no gradient."""
     inner = yield from hidden(query, "adaptive")
     yield query.optimised_spec(inner)

@@ -79,11 +79,7 @@ def pass_lines(
 ) -> list[Tensor | None]:
     """Lines [.., .., R or 1, 4, n] of layers 0..k-1, given or made; None where no activation follows."""
     return [
-        None
-        if not layer.relu
-        else given
-        if given.numel()
-        else lines_of.make(rule, lower, upper, leak).unsqueeze(2)
+        None if not layer.relu else given if given.numel() else lines_of.make(rule, lower, upper, leak).unsqueeze(2)
         for layer, lower, upper, given, leak in zip(layers, lowers, uppers, lines, leaks, strict=False)
     ]
 

@@ -127,7 +127,9 @@ def _ascend(
     slopes = {k: _Slopes(u.start) for k, u in enumerate(units) if u is not None and u.fixed is None}
     best: Tensor | None = None
     for t in range(1, iterations + 1):
-        made = [None if u is None else u.lines(slopes[k].alpha if k in slopes else u.start) for k, u in enumerate(units)]
+        made = [
+            None if u is None else u.lines(slopes[k].alpha if k in slopes else u.start) for k, u in enumerate(units)
+        ]
         chain = Chain(weights, biases, layers, made)
         bounds, gradients = _bounds_and_gradients(chain, rows, x_L, x_U, wanted=t < iterations)
         best = bounds if best is None else torch.maximum(best, bounds)
@@ -144,11 +146,11 @@ def _bounds_and_gradients(
 ) -> tuple[Tensor, dict[int, Tensor]]:
     """Lower bounds [P, B, R] and, if wanted, by layer their derivatives by the lower slopes [P, B, R, n]."""
     coefficients = {len(chain.layers) - 1: rows}  # on the outputs of each layer's activation
-    constant = rows.new_zeros(())
+    constants = {}
     for k, A, constant in chain.walk(rows):
-        coefficients[k - 1] = A
+        coefficients[k - 1], constants[k] = A, constant
     A = coefficients.pop(-1)
-    bounds = concretise(A, constant, x_L, x_U)
+    bounds = concretise(A, constants[0], x_L, x_U)
     gradients: dict[int, Tensor] = {}
     if not wanted:
         return bounds, gradients
