@@ -12,7 +12,8 @@ from glsk.layers import Normalize
 
 SUPPORTED = (
     "Conv2d (any stride and zero padding, dilation 1, groups 1), AvgPool2d, Linear, ReLU, LeakyReLU, Flatten, "
-    "glsk.Normalize as the first layer, and BatchNorm1d/2d in eval mode right after a Linear/Conv2d, inside nn.Sequential"
+    "glsk.Normalize as the first layer, and BatchNorm1d/2d in eval mode right after a Linear/Conv2d, inside "
+    "nn.Sequential"
 )
 
 

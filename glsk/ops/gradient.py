@@ -1,6 +1,7 @@
 """The autograd kernel of an op: gradients once and backwards, under ``torch.func`` too; all else is refused.
 
-``torch.library.register_autograd`` would do for plain backwards, but does not run under ``torch.func.grad``, drops the tangents of forward-mode derivatives and detaches gradients that are differentiated again.
+``torch.library.register_autograd`` would do for plain backwards, but does not run under ``torch.func.grad``, drops the
+tangents of forward-mode derivatives and detaches gradients that are differentiated again.
 """
 
 from collections.abc import Callable, Iterator, Sequence
