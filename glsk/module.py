@@ -1,16 +1,20 @@
 """``BoundedModule``: an ``nn.Module`` whose outputs can be bounded over boxes, for a whole population of weights."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from glsk import backends, bounds, box, population, specification, tiled
+from glsk import backends, bounds, box, constraints, population, specification, tiled
+from glsk.arguments import flag
 from glsk.bounds import Bounds, Query
 from glsk.description import describe_chain
 from glsk.errors import NumericalError
 from glsk.fingerprint import fingerprint
 from glsk.input_shape import read_input_shape
+from glsk.linear import in_data_units
 from glsk.network import Chain, build_chain
 from glsk.population import Params
 from glsk.query_options import QueryOptions
@@ -82,7 +86,14 @@ class BoundedModule:
         bound_upper: bool = True,
         memory_limit: int = 1 << 30,
         check_finite: bool = True,
-    ) -> tuple[Tensor, Tensor | None]:
+        iterations: int = 20,
+        lr: float = 0.1,
+        intermediate: Mapping[str, Bounds] | None = None,
+        intermediate_mode: str = "intersect",
+        lines: Mapping[str, Tensor] | None = None,
+        splits: Mapping[str, Tensor] | None = None,
+        return_linear: bool = False,
+    ) -> Any:
         """Lower and upper bounds of C f(x) over a box around every sample, for every member of a population.
 
         Args:
@@ -92,21 +103,34 @@ class BoundedModule:
             x_L, x_U: instead of x, any box, [B, *input_shape] each.
             C: specification [B, S, K] or [S, K], rows of linear functions of the K logits (``glsk.margins``), converted
                 to x's dtype; None bounds the logits.
-            method: "IBP", "HBox", "CROWN-IBP" or "CROWN" (= "DeepPoly"), any case (paper, §2.2).
+            method: "IBP", "HBox", "CROWN-IBP", "CROWN" (= "DeepPoly"; all paper, §2.2), "DeepZ" (CROWN with parallel
+                lines) or "alpha-CROWN" (CROWN with lower slopes optimised for every row of C, never looser; it has no
+                gradient), any case.
             params: weights [P, D] in ``module.parameters()`` order, or a dict name -> [P, *shape]; None is the module's
                 own. The dict may hold the buffers too, or the pair (params, buffers) that ``stack_module_state``
                 returns be given: each member then has its own BatchNorm statistics. Without them the module's serve
                 all. ``glsk.Normalize`` is one for all members.
             backend: "auto", "reference", "cpu", "triton" or "cuda".
-            prune: let a hidden unit that a cheaper sound bound proves stable keep that bound (CROWN only). False gives
-                the plain domain exactly.
+            prune: let a hidden unit that a cheaper sound bound proves stable keep that bound (methods that back-substitute
+                every layer). False gives the plain domain exactly.
             bound_upper: False leaves the upper bound out (None), which halves the last pass.
             memory_limit: bytes of scratch memory, beside inputs and outputs, that the call may use. A GPU backend
                 refuses a limit too small for one sample of one member; a CPU backend computes them one by one.
             check_finite: check inputs, weights and bounds for NaN and infinity (on a GPU this waits for the device).
+            iterations, lr: of alpha-CROWN: how often the bounds are computed (once is CROWN), and Adam's step.
+            intermediate: sound bounds of hidden units, name of the affine layer -> (lower, upper), [P, B, n] or [B, n]
+                each (as :meth:`intermediate_bounds` returns them), which ``intermediate_mode`` "intersect" intersects
+                with the method's own, and "replace" puts in their place: such a layer is not computed.
+            lines: name of the affine layer -> the lines of the activation after it, [P or 1, B or 1, R or 1, 4, n] with
+                R rows of C (see ``glsk.lines``), used as they are by a method with linear bounds.
+            splits: name of the affine layer -> integers [B, n]: the bounds hold for those inputs of the box at which a
+                unit of 1 is active (its pre-activation >= 0) and one of -1 inactive (<= 0); 0 leaves it free. Bounds of
+                a subproblem that no input meets are finite numbers that mean nothing: emptiness is not reported.
+            return_linear: return the linear functions too that the bounds come of, by plain PyTorch on any backend.
 
         Returns:
-            lower, upper: [P, B, S], or [B, S] with ``params`` omitted; x's dtype and device.
+            lower, upper: [P, B, S], or [B, S] with ``params`` omitted; x's dtype and device. With ``return_linear``
+            (lower, upper, :class:`glsk.LinearBounds`).
 
         Raises:
             TypeError, ValueError: bad arguments, before any work.
@@ -115,15 +139,30 @@ class BoundedModule:
                 overflow). The other infinities are sound.
         """
         method = bounds.canonical_method(method)
-        options = QueryOptions(backend, prune, bound_upper, memory_limit, check_finite)
+        options = QueryOptions(backend, prune, bound_upper, memory_limit, check_finite, iterations, lr)
+        if (flag("return_linear", return_linear) or lines) and not bounds.is_linear(method):
+            argument = "return_linear" if return_linear else "lines"
+            raise ValueError(f"{argument}: {method} does not bound the outputs by linear functions of the input")
         chain = self.chain
         ends = box.resolve(chain, x, eps, clip, x_L, x_U, options.check_finite)
         query = self._query(chain, ends, C, params, options)
-        lower, upper = tiled.output_bounds(method, query, options.memory_limit)
+        rows = chain.num_outputs if query.C is None else query.C.shape[1]
+        known = constraints.resolve(
+            chain, intermediate, intermediate_mode, lines, splits, ends[0], query.population.size, rows,
+            options.check_finite,
+        )  # fmt: skip
+        query = replace(query, constraints=known)
+        functions = None
+        if return_linear:
+            lower, upper, functions = tiled.linear_bounds(method, query, options.memory_limit)
+        else:
+            lower, upper = tiled.output_bounds(method, query, options.memory_limit)
         if options.check_finite:
             _check_bounds(lower, upper)
         if params is None:
-            return lower[0], None if upper is None else upper[0]
+            lower, upper = lower[0], None if upper is None else upper[0]
+        if functions is not None:
+            return lower, upper, in_data_units(chain, functions, single=params is None)
         return lower, upper
 
     def intermediate_bounds(
@@ -185,6 +224,8 @@ class BoundedModule:
             backend=backends.resolve(options.backend, x_L.device, x_L.dtype),
             prune=options.prune,
             bound_upper=options.bound_upper,
+            iterations=options.iterations,
+            lr=options.lr,
             leaks=chain.leaks,
         )
 

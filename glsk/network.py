@@ -18,10 +18,9 @@ from glsk.input_shape import read_input_shape
 from glsk.layers import Normalize
 
 SUPPORTED = (
-    "Conv2d (any stride and zero padding, dilation 1, groups 1), AvgPool2d, Linear, ReLU, LeakyReLU, Flatten, Identity, "
-    "Dropout in eval mode, glsk.Normalize as the first layer, and BatchNorm1d/2d in eval mode right after a "
-    "Linear/Conv2d, inside "
-    "nn.Sequential"
+    "Conv2d (any stride and zero padding, dilation 1, groups 1), AvgPool2d, Linear, ReLU, LeakyReLU, Flatten, "
+    "Identity, Dropout in eval mode, glsk.Normalize as the first layer, and BatchNorm1d/2d in eval mode right after a "
+    "Linear/Conv2d, inside nn.Sequential"
 )
 
 
@@ -270,7 +269,8 @@ class _Builder:
         stride = kernel if module.stride is None else _pair(module.stride, 1)
         if kernel is None or padding is None or stride is None:
             raise self._misfit(path, module, "kernel_size, stride and padding: expected whole numbers")
-        divisor = kernel[0] * kernel[1] if module.divisor_override is None else module.divisor_override
+        override: object = module.divisor_override
+        divisor = kernel[0] * kernel[1] if override is None else override
         if isinstance(divisor, bool) or not isinstance(divisor, numbers.Integral) or divisor < 1:
             raise self._misfit(path, module, f"divisor_override: expected a whole number >= 1, got {describe(divisor)}")
         if module.ceil_mode or (padding != (0, 0) and not module.count_include_pad):

@@ -82,7 +82,7 @@ def test_the_gradient_is_that_of_autograd() -> None:
     chain = Chain(weights, biases, layers, made)
     wanted = torch.autograd.grad(chain.lower(rows, x_L, x_U).sum(), made)
     with torch.no_grad():
-        bounds, found = _bounds_and_gradients(chain, rows, x_L, x_U, wanted=True)
+        bounds, _, found = _bounds_and_gradients(chain, rows, x_L, x_U, wanted=True)
     torch.testing.assert_close(bounds, chain.lower(rows, x_L, x_U).detach(), rtol=1e-12, atol=1e-12)
     assert set(found) == {0, 1}
     for k in found:
