@@ -111,8 +111,8 @@ class BoundedModule:
                 returns be given: each member then has its own BatchNorm statistics. Without them the module's serve
                 all. ``glsk.Normalize`` is one for all members.
             backend: "auto", "reference", "cpu", "triton" or "cuda".
-            prune: let a hidden unit that a cheaper sound bound proves stable keep that bound (methods that back-substitute
-                every layer). False gives the plain domain exactly.
+            prune: let a hidden unit that a cheaper sound bound proves stable keep that bound (of CROWN and its
+                kind). False gives the plain domain exactly.
             bound_upper: False leaves the upper bound out (None), which halves the last pass.
             memory_limit: bytes of scratch memory, beside inputs and outputs, that the call may use. A GPU backend
                 refuses a limit too small for one sample of one member; a CPU backend computes them one by one.

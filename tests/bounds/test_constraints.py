@@ -1,4 +1,4 @@
-"""What a caller knows of hidden units: bounds, lines and splits from outside; and the linear functions of the bounds."""
+"""What a caller knows of hidden units: bounds, lines and splits from outside; linear functions behind the bounds."""
 
 import itertools
 from dataclasses import replace
