@@ -67,7 +67,7 @@ STILL_SUPPORTED = {
         set_(stride=2, padding=1)(net[1]),
         net.__setitem__(6, nn.Linear(27, 5)),
     ),
-    "the stride, a list changed in place": lambda net: set_(stride=[1, 1])(net[1]),
+    "the stride, a list": lambda net: set_(stride=[1, 1])(net[1]),
     "the padding and the next layer": lambda net: (set_(padding=(0, 0))(net[1]), net.__setitem__(6, nn.Linear(48, 5))),
     "no padding by name": lambda net: (set_(padding="valid")(net[1]), net.__setitem__(6, nn.Linear(48, 5))),
     "a bias removed": at(8, set_(bias=None)),
