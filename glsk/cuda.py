@@ -111,7 +111,7 @@ def crown_pass(
 
 def _masked(operands: Sequence[Any]) -> tuple[Tensor, Tensor]:
     """HBox's exact part: one linear map for both sides, its value at the box's centre and its radius."""
-    x_L, x_U, weights, biases, lowers, uppers, lines, C, _, _, geometry, leaks, rule, bound_upper = operands
+    x_L, x_U, weights, biases, lowers, uppers, _, C, _, _, geometry, _, _, bound_upper = operands
     no_biases: list[Tensor | None] = [None] * len(weights)
     found = _pass(x_L, x_U, weights, no_biases, lowers, uppers, C, (None, None), geometry, 1, hbox=True)
     if found is None:

@@ -19,12 +19,12 @@ def activation(lower: Tensor, upper: Tensor, leak: float = 0.0) -> tuple[Tensor,
 
     An interval with an infinite end comes of an overflow and may be false: it gives NaN, not the 0 of a dead unit.
     """
-    finite = lower.isfinite() & upper.isfinite()
+    absurd = ~(lower.isfinite() & upper.isfinite())
     ends = [end.clamp(min=0) if leak == 0 else torch.where(end >= 0, end, leak * end) for end in (lower, upper)]
-    return torch.where(finite, ends[0], float("nan")), torch.where(finite, ends[1], float("nan"))
+    return ends[0].masked_fill(absurd, float("nan")), ends[1].masked_fill(absurd, float("nan"))
 
 
 def sound(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
     """The bounds, NaN where an overflow has made them absurd: nothing finite lies above +inf or below -inf."""
     inf, nan = float("inf"), float("nan")
-    return torch.where(lower == inf, nan, lower), torch.where(upper == -inf, nan, upper)
+    return lower.masked_fill(lower == inf, nan), upper.masked_fill(upper == -inf, nan)
