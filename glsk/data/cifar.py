@@ -25,7 +25,6 @@ _ADVICE = (
 )
 
 
-
 def load_cifar10(data: str | os.PathLike[str] | None = None) -> Dataset:
     """The 50000 + 10000 images of CIFAR-10.
 

@@ -16,7 +16,7 @@ from glsk.errors import DataError
 MAX_ELEMENTS = 1 << 30
 """Numbers that one array may hold: images of 4 GiB in float32, twenty times CIFAR-10."""
 MAX_RATIO = 200
-"""What an array of more than :data:`_SMALL` bytes may unpack to, in times its packed size; MNIST's ratio is about 10."""
+"""What an array of more than :data:`_SMALL` bytes may unpack to, in times its packed size; MNIST's is about 10."""
 
 _SMALL = 1 << 24
 _KEYS = "x_train, y_train, x_test and y_test, or x (or images) and y (or labels) for test images alone"

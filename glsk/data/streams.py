@@ -14,9 +14,9 @@ from typing import IO
 from glsk.errors import DataError
 
 _OPENERS: dict[bytes, Callable[[Path], IO[bytes]]] = {
-    b"\x1f\x8b": lambda path: gzip.open(path, "rb"),
-    b"BZh": lambda path: bz2.open(path, "rb"),
-    b"\xfd7zXZ": lambda path: lzma.open(path, "rb"),
+    b"\x1f\x8b": lambda path: gzip.open(path, "rb"),  # noqa: SIM115 - opened and closed by unpacked()
+    b"BZh": lambda path: bz2.open(path, "rb"),  # noqa: SIM115
+    b"\xfd7zXZ": lambda path: lzma.open(path, "rb"),  # noqa: SIM115
 }
 _CHUNK = 1 << 20
 

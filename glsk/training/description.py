@@ -85,7 +85,9 @@ def check_fit(
     for name in sorted(sizes.keys() | tensors.keys()):
         has = tuple(tensors[name].shape) if name in tensors else None
         if has != sizes.get(name):
-            raise CheckpointError(f"{path}: does not fit {model} ({name}: {_say(has)}, expected {_say(sizes.get(name))})")
+            raise CheckpointError(
+                f"{path}: does not fit {model} ({name}: {_say(has)}, expected {_say(sizes.get(name))})"
+            )
     return shape, num_classes
 
 

@@ -1,7 +1,7 @@
 """Weights as safetensors files that say which network they belong to, with a digest of all they hold."""
 
 import json
-import warnings
+import logging
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from glsk.training.digest import digest
 
 __all__ = ["Description", "load_weights", "save_weights"]
 
+_LOG = logging.getLogger(__name__)
+_NO_DIGEST = "glsk: note: %s: has no digest, so damage to it would go unnoticed"
 _PICKLES = (".pt", ".pth", ".pkl", ".bin", ".ckpt")
 _CONVERT = "convert it: safetensors.torch.save_file(net.state_dict(), 'weights.safetensors')"
 
@@ -30,10 +32,11 @@ def save_weights(path: Path, net: nn.Module, description: Description) -> None:
         OSError: naming the file (disk full, no permission, ...).
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
-    text = json.dumps(asdict(description))
-    metadata = {"glsk_weights": text, "glsk_version": glsk.__version__, "sha256": digest(tensors, text)}
+    values = {**asdict(description), "glsk_version": glsk.__version__}
+    # One entry: safetensors writes several in any order, and the same weights shall be the same bytes.
+    entry = json.dumps({**values, "sha256": digest(tensors, json.dumps(values, sort_keys=True))})
     try:
-        write_bytes(path, save(tensors, metadata))
+        write_bytes(path, save(tensors, {"glsk_weights": entry}))
     except OSError as error:
         if error.filename is not None:
             raise
@@ -45,7 +48,7 @@ def load_weights(path: Path, model: str | None = None) -> tuple[nn.Sequential, D
 
     Every number of the header is held to the tensors' shapes before anything is built from it. A file with neither a
     digest nor a version of glsk (a plain state dict, or one that glsk wrote before it had digests) is loaded with a
-    ``UserWarning``: damage to it would go unnoticed.
+    note in the log: damage to it would go unnoticed.
 
     Args:
         path: the file.
@@ -87,18 +90,19 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Description | None]:
     if "glsk_checkpoint" in metadata:
         found = checkpoint.read(path)
         return found.group("weights"), describe(path, found.meta.get("network"))
-    text = metadata.get("glsk_weights")
-    if "sha256" in metadata or "glsk_version" in metadata:
-        if text is None or digest(tensors, text) != metadata.get("sha256"):
-            raise CheckpointError(f"{path}: corrupt (its content does not match its digest)")
-    else:
-        warnings.warn(f"{path}: has no digest, so damage to it would go unnoticed", stacklevel=3)
-    if text is None:
+    if "glsk_weights" not in metadata:
+        _LOG.warning(_NO_DIGEST, path)
         return tensors, None
     try:
-        values = json.loads(text)
-    except ValueError as error:
+        values = json.loads(metadata["glsk_weights"])
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: corrupt (its description is not JSON: {error})") from error
+    if isinstance(values, dict) and ("sha256" in values or "glsk_version" in values):
+        expected = values.pop("sha256", None)
+        if digest(tensors, json.dumps(values, sort_keys=True)) != expected:
+            raise CheckpointError(f"{path}: corrupt (its content does not match its digest)")
+    else:
+        _LOG.warning(_NO_DIGEST, path)
     return tensors, describe(path, values)
 
 
