@@ -109,7 +109,7 @@ def evaluate(
         correct = logits.argmax(dim=1) == labels
         robust = correct.clone()
         if attack_restarts and bool(correct.any()):
-            settings = {"eps": eps, "steps": attack_steps, "restarts": attack_restarts, "clip": clip}
+            settings: dict[str, Any] = {"eps": eps, "steps": attack_steps, "restarts": attack_restarts, "clip": clip}
             generator = stream(seed, "evaluation attack", index)
             robust[correct] = _survives(exact, single, images[correct], labels[correct], generator, **settings)
         natural, adversarial = natural + int(correct.sum()), adversarial + int(robust.sum())

@@ -121,5 +121,5 @@ def _pickled(raw: bytes, source: str) -> tuple[np.ndarray, np.ndarray]:
 def _check_memo(raw: bytes) -> None:
     """A pickle numbers its objects one by one; a far larger number would make the unpickler take that much memory."""
     for opcode, argument, _ in pickletools.genops(raw):
-        if opcode.name == "LONG_BINPUT" and argument > len(raw):
+        if opcode.name == "LONG_BINPUT" and argument is not None and argument > len(raw):
             raise ValueError(f"object number {argument} in a pickle of {len(raw)} bytes")

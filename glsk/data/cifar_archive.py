@@ -40,7 +40,7 @@ def archive_reader(path: Path, advice: str) -> Reader:
     contents: dict[str, bytes] = {}
     try:
         with unpacked(path, _MAX_CONTENT) as file:
-            with tarfile.open(fileobj=file, mode="r|") as archive:  # type: ignore[call-overload] # it only reads
+            with tarfile.open(fileobj=file, mode="r|") as archive:
                 for count, member in enumerate(archive):
                     if count > _MAX_MEMBERS:
                         raise DataError(f"{path}: more than {_MAX_MEMBERS} members, CIFAR-10 has eight files; refused")

@@ -9,11 +9,11 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from glsk.errors import DataError
 
-_OPENERS: dict[bytes, Callable[[Path], IO[bytes]]] = {
+_OPENERS: dict[bytes, Callable[[Path], Any]] = {
     b"\x1f\x8b": lambda path: gzip.open(path, "rb"),  # noqa: SIM115 - opened and closed by unpacked()
     b"BZh": lambda path: bz2.open(path, "rb"),  # noqa: SIM115
     b"\xfd7zXZ": lambda path: lzma.open(path, "rb"),  # noqa: SIM115
