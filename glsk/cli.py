@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from glsk.cli_errors import Group, one_line_errors, say
+from glsk.cli_errors import Group, one_line_errors, say, show
 
 app = typer.Typer(
     cls=Group,
@@ -97,7 +97,7 @@ def train(
     if config.algorithm != "none":
         title += f", trained with {config.method}"
     _print([evaluation_table(results, title)])
-    print(f"weights: {folder / 'weights.safetensors'}")
+    show(f"weights: {folder / 'weights.safetensors'}\n")
 
 
 @app.command()
@@ -145,7 +145,7 @@ def certify(
         seed=seed,
     )
     if as_json:
-        print(json.dumps(result.to_dict(), indent=1))
+        show(json.dumps(result.to_dict(), indent=1) + "\n")
     else:
         title = f"{weights}, {result.samples} images of {test.name}, eps {radius:g}"
         _print([evaluation_table({"": result}, title)])
@@ -192,7 +192,7 @@ def bounds(
         backend=backend or "auto",
     )
     if as_json:
-        print(json.dumps(found, indent=1))
+        show(json.dumps(found, indent=1) + "\n")
     else:
         _print(sample_tables(found))
 
@@ -203,7 +203,7 @@ def info() -> None:
     """Versions, devices, and which backends are here, and why not."""
     from glsk.info import report
 
-    print(report())
+    show(f"{report()}\n")
 
 
 def _load(
@@ -253,7 +253,7 @@ def _print(tables: Iterable[Any]) -> None:
     with console.capture() as captured:
         for table in tables:
             console.print(table)
-    print(captured.get(), end="")
+    show(captured.get())
 
 
 def _dtype(name: str) -> Any:

@@ -31,7 +31,7 @@ def one_line_errors(interrupted: str = "interrupted") -> Callable[[Callable[...,
         def wrapped(*args: Any, **kwargs: Any) -> None:
             try:
                 command(*args, **kwargs)
-                _flush()
+                show()
             except KeyboardInterrupt as error:
                 say(interrupted)
                 raise typer.Exit(INTERRUPTED) from error
@@ -63,8 +63,14 @@ def _expected(error: Exception) -> str | None:
     return None
 
 
-def _flush() -> None:
+def show(text: str = "") -> None:
+    """``text`` on standard output, now: a closed pipe or a full disk is an error here, and not when Python ends.
+
+    Raises:
+        OSError: naming standard output; BrokenPipeError as it is.
+    """
     try:
+        sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
         raise
@@ -99,7 +105,7 @@ class Group(TyperGroup):
             return super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
         try:
             code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
-            _flush()
+            show()
         except BrokenPipeError:
             _drop_output()
             sys.exit(PIPE_CLOSED)
