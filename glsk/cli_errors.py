@@ -57,9 +57,9 @@ def _expected(error: Exception) -> str | None:
     if isinstance(error, ZeroDivisionError | OverflowError):
         return f"a number that was given cannot be used ({error})"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is PyTorch's
-        return f"out of memory ({error}); smaller batches need less"
+        return f"{str(error) or 'out of memory'} (smaller batches need less)"
     if isinstance(error, RuntimeError) and "allocate memory" in str(error):  # PyTorch's, on the CPU
-        return "out of memory; smaller batches need less"
+        return "out of memory (smaller batches need less)"
     return None
 
 
