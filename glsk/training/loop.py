@@ -206,7 +206,7 @@ class _Run:
                 progress.update(record["loss"], record["samples_per_s"])
                 if self._evaluates(stage, position.index):
                     stage.export()
-                    result = self._evaluate([self.config.method])
+                    result = self._evaluate([self.config.method], torch.float32)
                     metrics.write(_evaluation_record(position.step, result))
                     last = time.perf_counter()
                 if self._saves(stage, position.index):
@@ -256,7 +256,7 @@ class _Run:
             )
         return record
 
-    def _evaluate(self, methods: "tuple[str, ...] | list[str]") -> Evaluation:
+    def _evaluate(self, methods: "tuple[str, ...] | list[str]", dtype: torch.dtype = torch.float64) -> Evaluation:
         config, limit = self.config, self.config.eval_limit or None
         return evaluate(
             self.net,
@@ -269,6 +269,7 @@ class _Run:
             attack_restarts=config.attack_restarts,
             backend=config.backend,
             device=config.device,
+            dtype=dtype,
             seed=config.seed,
         )
 
