@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from glsk.errors import GlskError
+from glsk.training.stopping import deferred, ends_on_signals
 
 app = typer.Typer(
     help="Certified training of ReLU networks with PGPE and tight convex relaxations.",
@@ -48,6 +49,7 @@ def _one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 @app.command()
 @_one_line_errors
+@ends_on_signals
 def train(
     preset: Annotated[str, typer.Option(help="Settings to start from; an unknown name lists them all.")] = "quick",
     out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/<preset>.")] = None,
@@ -76,13 +78,14 @@ def train(
     ] = None,
 ) -> None:
     """Train a network: PGD warm start, then PGPE (or the gradient) on the robust loss; then print the accuracies."""
-    from rich.console import Console
+    with deferred():  # a module that is stopped while it is imported answers in its own way
+        from rich.console import Console
 
-    from glsk.certify import evaluation_table
-    from glsk.training.config import parse_setting
-    from glsk.training.loop import read_config
-    from glsk.training.loop import train as run
-    from glsk.training.presets import preset as settings
+        from glsk.certify import evaluation_table
+        from glsk.training.config import parse_setting
+        from glsk.training.loop import read_config
+        from glsk.training.loop import train as run
+        from glsk.training.presets import preset as settings
 
     values = {
         "dataset": dataset,

@@ -66,7 +66,7 @@ class RobustLossProblem(Problem):
         self.manual_seed(seed)
 
     def _evaluate_batch(self, batch: SolutionBatch) -> None:
-        assert self.batch is not None
+        mini_batch = self._mini_batch()
         if self._loss is None:
             if self.is_remote:
                 torch.set_num_threads(self.threads)
@@ -74,9 +74,14 @@ class RobustLossProblem(Problem):
         self._loss.restart()
         members = batch.access_values(keep_evals=True).to(self._evaluates_on)
         with torch.no_grad():
-            losses = self._loss(_to(self.batch, self._evaluates_on), members)
+            losses = self._loss(_to(mini_batch, self._evaluates_on), members)
         self.spans = self._loss.spans
         batch.set_evals(losses.to(batch.device))
+
+    def _mini_batch(self) -> MiniBatch:
+        if self.batch is None:
+            raise ValueError("batch: set RobustLossProblem.batch to a MiniBatch before evaluating")
+        return self.batch
 
     @property
     def bounds_seconds(self) -> float:
@@ -89,8 +94,8 @@ class RobustLossProblem(Problem):
 
     # evotorch's hooks that keep actors in step with the main process: the mini-batch out, the time back.
 
-    def _make_sync_data_for_actors(self) -> MiniBatch | None:
-        return None if self.batch is None else _to(self.batch, "cpu")
+    def _make_sync_data_for_actors(self) -> MiniBatch:
+        return _to(self._mini_batch(), "cpu")
 
     def _use_sync_data_from_main(self, received: MiniBatch) -> None:
         self.batch = received
