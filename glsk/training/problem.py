@@ -8,6 +8,7 @@ from evotorch import Problem, SolutionBatch
 from torch import nn
 
 from glsk.errors import GlskError
+from glsk.training import local_ray
 from glsk.training.fitness import MiniBatch, RobustLoss, Span
 
 logging.getLogger("evotorch").setLevel(logging.WARNING)  # it announces every problem it builds
@@ -61,7 +62,7 @@ class RobustLossProblem(Problem):
     def start_actors(self, seed: int) -> None:
         """Start Ray's actors, if any; the population's generator then is at the start of its stream in either case."""
         if self.actors_wanted:
-            _start_ray(self.actors_wanted)
+            local_ray.start(self.actors_wanted)
             self.all_remote_problems()  # evotorch draws the actors' seeds from the generator here
         self.manual_seed(seed)
 
@@ -113,14 +114,6 @@ class RobustLossProblem(Problem):
 
 def _to(batch: MiniBatch, device: str) -> MiniBatch:
     return MiniBatch(batch.x.to(device), batch.y.to(device), batch.eps)
-
-
-def _start_ray(actors: int) -> None:
-    """A local Ray without dashboard, unless the caller has started one."""
-    import ray
-
-    if not ray.is_initialized():
-        ray.init(num_cpus=actors, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
 
 
 def from_actor(error: Exception) -> Exception:
