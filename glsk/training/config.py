@@ -1,7 +1,7 @@
 """Every setting of a training run."""
 
 import dataclasses
-import math
+import sys
 import typing
 from dataclasses import dataclass
 from typing import Any
@@ -138,7 +138,7 @@ class Config:
 
     @staticmethod
     def _check_number(name: str, value: object) -> None:
-        if isinstance(value, int | float) and not 0 <= value < math.inf:
+        if isinstance(value, int | float) and not 0 <= value <= sys.float_info.max:
             raise ValueError(f"{name}: expected a finite number, at least 0, got {value}")
 
     def limited(self, steps: int) -> int:

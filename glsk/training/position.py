@@ -77,6 +77,8 @@ def unpack(found: Checkpoint, net: nn.Module, phases: int) -> Position:
         phase, index, evaluated = meta["phase"], meta["index"], meta.get("evaluated", True)
         if not (type(phase) is int and type(index) is int and 0 <= phase <= phases and 0 <= index <= found.step):
             raise ValueError(f"phase {phase!r:.50}, step {index!r:.50} of it")
+        if not isinstance(meta["results"], dict):
+            raise TypeError(f"results {meta['results']!r:.50}")
         results = {name: Evaluation(**values) for name, values in meta["results"].items()}
         net.load_state_dict(found.group("weights"))
         torch.set_rng_state(found.tensors["rng/torch"])

@@ -57,7 +57,10 @@ def test_a_process_that_is_killed_leaves_the_folder_free(tmp_path):
     )
     try:
         assert process.stdout.readline() == b"held\n"
-        with pytest.raises(ValueError, match=f"process {process.pid} on .* is running in this folder"), locked(tmp_path):
+        with (
+            pytest.raises(ValueError, match=f"process {process.pid} on .* is running in this folder"),
+            locked(tmp_path),
+        ):
             pass
         process.send_signal(signal.SIGKILL)
         process.wait()

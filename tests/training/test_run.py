@@ -1,6 +1,5 @@
 """Whole runs on a tiny set: resuming, results, refusals."""
 
-import io
 import json
 import os
 import signal
@@ -11,17 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 
 import glsk
 from glsk import CheckpointError, NumericalError
-from glsk.training import Config, checkpoint, pgpe
-from glsk.training.batches import Batches
+from glsk.training import checkpoint, pgpe
 from glsk.training.fitness import RobustLoss
-from glsk.training.loop import read_config, train
+from glsk.training.loop import read_config
 from glsk.training.metrics import read_metrics
 from glsk.training.weights import load_weights
 from tests.training.runs import KINDS, StoppedError, config, metrics, outcome, run, stop_at, write_data
+
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread():
