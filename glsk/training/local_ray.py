@@ -16,7 +16,7 @@ _reapers: list["subprocess.Popen[bytes]"] = []
 def start(actors: int) -> None:
     """A local Ray without dashboard for so many actors, unless the caller has started one.
 
-    Ray's processes, and its threads in this one, never get Ctrl-C, SIGTERM or SIGHUP, which terminals and job schedulers
+    Ray's processes, and its threads in this one, never get Ctrl-C, SIGTERM or SIGHUP, which terminals and schedulers
     send to whole groups: it is this process that decides when they end. Ray lets some of them live on when this process
     is killed; on Linux, a small process of its own then ends those.
     """

@@ -10,28 +10,23 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from torch import nn
 
-from glsk import backends, models
+from glsk import backends
 from glsk.certify import Evaluation, evaluate
 from glsk.data import load
 from glsk.device import check_device
 from glsk.errors import CheckpointError
 from glsk.module import BoundedModule
-from glsk.training import atomic, checkpoint, lock, run_folder, stopping
-from glsk.training.batches import Batches
+from glsk.training import atomic, checkpoint, lock, phases, run_folder, stopping
 from glsk.training.checkpoint import Checkpoint
 from glsk.training.config import Config
-from glsk.training.fitness import RobustLoss
-from glsk.training.grad import Grad
 from glsk.training.metrics import Metrics
 from glsk.training.position import Position, fingerprint, fitting, pack, unpack
 from glsk.training.progress import StageProgress
 from glsk.training.records import evaluation_record, step_record
 from glsk.training.run_folder import CHECKPOINTS, RESULTS, WEIGHTS, read_config
 from glsk.training.stage import Stage
-from glsk.training.warm_start import WarmStart
-from glsk.training.weights import Description, load_weights, save_weights
+from glsk.training.weights import Description, save_weights
 
 __all__ = ["read_config", "train"]
 
@@ -123,58 +118,18 @@ class _Run:
         engine = backends.resolve(config.backend, check_device(config.device), torch.float32)
         self.dataset = load(config.dataset, self.data)
         self.data_digest = fingerprint(self.dataset)
-        self.net = self._network().to(config.device)
+        self.net = phases.network(config, self.dataset).to(config.device)
         self.description = Description(
             config.model, self.dataset.name, self.dataset.input_shape, self.dataset.num_classes, config.eps
         )
         BoundedModule(self.net, self.dataset.input_shape)  # refuses what cannot be bounded before any work
-        self.phases = [name for name, steps in self._phases() if steps]
+        self.phases = phases.names(config)
         self._say(f"bounds by the {engine} backend" + (", which is slow" if engine == "reference" else ""))
         if self.restored is not None:
             self._restore(self.restored)
         elif resume:
             self._say("resumed before the first checkpoint: from the start")
         run_folder.write_config(self.out, config)
-
-    def _phases(self) -> list[tuple[str, int]]:
-        config = self.config
-        return [
-            ("warm-start", config.warm_epochs),
-            (config.algorithm, 0 if config.algorithm == "none" else config.epochs),
-        ]
-
-    def _network(self) -> nn.Sequential:
-        config, dataset = self.config, self.dataset
-        if config.init:
-            net, _ = load_weights(Path(config.init), config.model)
-            return net
-        return models.build(
-            config.model, dataset.input_shape, dataset.num_classes, mean=dataset.mean, std=dataset.std, seed=config.seed
-        )
-
-    def _stage(self, name: str) -> Stage:
-        """Built when its phase begins: the net then holds the weights it starts from."""
-        config, dataset = self.config, self.dataset
-        size = config.warm_batch_size if name == "warm-start" else config.batch_size
-        batches = Batches(
-            dataset.x_train,
-            dataset.y_train,
-            size,
-            config.seed,
-            augmented=config.augment,
-            device="cpu" if name == "pgpe" and config.actors > 1 else config.device,  # the actors get it from here
-        )
-        if name == "warm-start":
-            return WarmStart(self.net, batches, config)
-        if name == "grad":
-            bounded = BoundedModule(self.net, dataset.input_shape)
-            loss = RobustLoss(
-                bounded, config.method, dataset.num_classes, backend=config.backend, precision=config.precision
-            )
-            return Grad(self.net, batches, loss, config)
-        from glsk.training.pgpe import Pgpe  # evotorch takes seconds to import
-
-        return Pgpe(self.net, dataset.input_shape, dataset.num_classes, batches, config)
 
     def _run(self) -> dict[str, Evaluation]:
         position = self.position
@@ -197,7 +152,7 @@ class _Run:
     def _phase(self, name: str, metrics: Metrics) -> None:
         position = self.position
         with stopping.deferred():
-            stage = self._stage(name)
+            stage = phases.stage(name, self.net, self.dataset, self.config)
         try:
             if position.index and self.restored is not None:
                 self._restore_stage(stage, self.restored)

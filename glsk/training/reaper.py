@@ -1,4 +1,4 @@
-"""A program: once its standard input ends, kill the processes given by their ids, and their descendants, if any is left.
+"""A program: once its standard input ends, kill what is left of the given processes (ids) and their descendants.
 
 It looks for the descendants while it waits: those of a killed process can no longer be told from others. Each is known
 by its id and the time it started, so an id that the system has given to another process since is left alone. It uses

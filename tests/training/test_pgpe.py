@@ -205,7 +205,7 @@ def test_weights_that_overflow_are_reported_with_the_step():
 
 def test_without_a_mini_batch_nothing_is_evaluated():
     problem = make_stage(make_net()).problem
-    with pytest.raises(ValueError, match="batch: set RobustLossProblem.batch"):
+    with pytest.raises(ValueError, match=r"batch: set RobustLossProblem\.batch"):
         problem.evaluate(problem.generate_batch(2, empty=True))
     assert problem.batch is None
 

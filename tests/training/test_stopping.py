@@ -13,7 +13,7 @@ import glsk
 from glsk.training import checkpoint, loop, pgpe, stopping
 from glsk.training.batches import Batches
 from glsk.training.stopping import Stopped
-from tests.training.runs import KINDS, config, outcome, run, write_data
+from tests.training.runs import KINDS, StoppedError, config, outcome, run, write_data
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -91,6 +91,20 @@ def test_a_signal_in_an_evaluation_does_not_wait_for_it(data, whole, tmp_path, m
     with monkeypatch.context() as patch:
         signal_at(patch, loop, "evaluate", evaluation, signal.SIGTERM)
         with pytest.raises(Stopped, match=f"after step {step}; go on"):
+            run(settings, tmp_path / "out")
+    run(settings, tmp_path / "out", resume=True)
+    assert outcome(tmp_path / "out") == expected
+
+
+def test_a_kill_between_a_phases_evaluation_and_its_checkpoint_repeats_no_line(data, whole, tmp_path, monkeypatch):
+    expected, settings = whole(eval_every=4), config(data, eval_every=4)
+
+    def killed(*_):
+        raise StoppedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save_weights", killed)
+        with pytest.raises(StoppedError):
             run(settings, tmp_path / "out")
     run(settings, tmp_path / "out", resume=True)
     assert outcome(tmp_path / "out") == expected
