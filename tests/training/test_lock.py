@@ -94,6 +94,22 @@ def test_a_lock_file_that_says_nothing_yet_still_refuses(tmp_path):
             pass
 
 
+def test_a_lock_on_a_file_that_is_no_longer_there_does_not_count(tmp_path, monkeypatch):
+    original, calls = lock.fcntl.flock, []
+
+    def flock(descriptor, operation):
+        calls.append(1)
+        if len(calls) == 1:  # whoever held it has just ended
+            (tmp_path / lock.NAME).unlink()
+        original(descriptor, operation)
+
+    monkeypatch.setattr(lock.fcntl, "flock", flock)
+    with locked(tmp_path):
+        with pytest.raises(ValueError, match=f"process {os.getpid()}"), locked(tmp_path):
+            pass
+        assert len(calls) == 3
+
+
 def test_without_locks_it_says_so(tmp_path, monkeypatch):
     def flock(*_):
         raise OSError(38, "Function not implemented")

@@ -12,6 +12,7 @@ import torch
 import glsk
 from glsk.training import checkpoint, loop, pgpe, stopping
 from glsk.training.batches import Batches
+from glsk.training.metrics import Metrics
 from glsk.training.stopping import Stopped
 from tests.training.runs import KINDS, StoppedError, config, outcome, run, write_data
 
@@ -80,6 +81,20 @@ def test_a_signal_in_a_step_stops_after_it_with_a_checkpoint(data, whole, tmp_pa
     _, said = run(settings, tmp_path / "out", resume=True)
     assert f"resumed at step {step}" in said
     assert "not bit for bit" not in said
+    assert outcome(tmp_path / "out") == expected
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("step", [2, 4, 6, 7, 16])
+def test_a_signal_between_two_steps_waits_until_no_step_is_queued(data, whole, tmp_path, monkeypatch, late, step):
+    expected, settings = whole(), config(data)
+    monkeypatch.setattr(pgpe, "runs_behind", lambda device: late)
+    with monkeypatch.context() as patch:
+        signal_at(patch, Metrics, "write", step, signal.SIGTERM, after=True)
+        with pytest.raises(Stopped):
+            run(settings, tmp_path / "out")
+    assert checkpoint.latest(tmp_path / "out" / "checkpoints").step - step in ((0, 1) if late else (0,))
+    run(settings, tmp_path / "out", resume=True)
     assert outcome(tmp_path / "out") == expected
 
 
