@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from glsk.cli_errors import Group, one_line_errors, say, show
+from glsk.training.stopping import deferred, ends_on_signals
 
 app = typer.Typer(
     cls=Group,
@@ -31,6 +32,7 @@ _Dtype = Annotated[
 
 @app.command()
 @one_line_errors("interrupted; a training run goes on with --resume")
+@ends_on_signals
 def train(
     preset: Annotated[str, typer.Option(help="Settings to start from; an unknown name lists them all.")] = "quick",
     out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/<preset>.")] = None,
@@ -59,11 +61,12 @@ def train(
     ] = None,
 ) -> None:
     """Train a network: PGD warm start, then PGPE (or the gradient) on the robust loss; then print the accuracies."""
-    from glsk.certify import evaluation_table
-    from glsk.training.config import parse_setting
-    from glsk.training.loop import read_config
-    from glsk.training.loop import train as run
-    from glsk.training.presets import preset as settings
+    with deferred():  # a module that is stopped while it is imported answers in its own way
+        from glsk.certify import evaluation_table
+        from glsk.training.config import parse_setting
+        from glsk.training.loop import read_config
+        from glsk.training.loop import train as run
+        from glsk.training.presets import preset as settings
 
     values = {
         "dataset": dataset,
