@@ -62,7 +62,7 @@ def hidden_bounds(method: str, query: Query, memory_limit: int) -> dict[int, Bou
     query = replace(query, C=None)
     members, samples = query.population.size, query.x_L.shape[1]
     whole = [tiling.Tile(0, members, 0, samples)]
-    one = bounds.in_one_op(method, query, keep=True)
+    one = bounds.in_one_op(method, query)
     tiles, need = (whole, None) if one else _tiles(method, query, memory_limit)
     empty = query.x_L.new_empty
     found = {

@@ -1,6 +1,7 @@
-// The gradients of one instruction set.
+// The gradients of one instruction set, and slopes found by them.
 #include "cpu/chain_backward.h"
 #include "cpu/ibp_step_backward.h"
+#include "cpu/optimised.h"
 #include "cpu/pass_backward.h"
 
 namespace glsk {
@@ -12,6 +13,8 @@ bool pass_backward_f32(const PassGradientArgs<float>& a) { return run_pass_backw
 bool pass_backward_f64(const PassGradientArgs<double>& a) { return run_pass_backward<double>(a); }
 bool ibp_backward_f32(const IbpGradientArgs<float>& a) { return run_ibp_backward<float>(a); }
 bool ibp_backward_f64(const IbpGradientArgs<double>& a) { return run_ibp_backward<double>(a); }
+bool optimised_f32(const OptimisedArgs<float>& a) { return run_optimised<float>(a); }
+bool optimised_f64(const OptimisedArgs<double>& a) { return run_optimised<double>(a); }
 
 }  // namespace GLSK_ISA
 }  // namespace glsk

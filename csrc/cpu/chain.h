@@ -164,22 +164,17 @@ class ChainWorker {
     }
     if (layer.g.relu) {
       for (int64_t i = 0; i < n; i += L) {
-        const Vec<T> c = load<T>(h + i), r = load<T>(beta + i);
+        Vec<T> c = load<T>(h + i), r = load<T>(beta + i);
         store<T>(lower + i, c - r);
         store<T>(upper + i, c + r);
         widen(known_lower + i, lower + i, upper + i);
-        hbox_unit(layer.leak, load<T>(lower + i), load<T>(upper + i), h + i, beta + i);
+        hbox_unit<T>(load<T>(lower + i), load<T>(upper + i), layer.leak, c, r);
+        store<T>(h + i, c);
+        store<T>(beta + i, r);
       }
     }
     chain.tile->load_layer(j, lower, upper, chain.rule());
     return to;
-  }
-
-  // The uncorrelated box of a unit after its activation: an unstable unit becomes its box.
-  static GLSK_INLINE void hbox_unit(T leak, Vec<T> l, Vec<T> u, T* h, T* beta) {
-    const Vec<T> c = load<T>(h), r = load<T>(beta), low = l * leak;
-    store<T>(h, l >= 0 ? c : u <= 0 ? c * leak : middle<T>(low, u));
-    store<T>(beta, l >= 0 ? r : u <= 0 ? r * leak : half_width<T>(low, u));
   }
 
   // by: minus what the bounds are to be widened by.

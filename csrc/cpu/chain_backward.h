@@ -198,10 +198,10 @@ class ChainGradient {
       if (j == 0) clear(next.radius, n);  // the input's radius is all exact
       if (!layer.g.relu) return;
       for (int64_t i = 0; i < n * L; i += L) {
-        const Vec<T> l = load<T>(at.lower + i), u = load<T>(at.upper + i), low = l * layer.leak;
-        const Vec<T> c = load<T>(next.center + i), r = load<T>(next.radius + i);
-        store<T>(next.center + i, l >= 0 ? c : u <= 0 ? c * layer.leak : middle<T>(low, u));
-        store<T>(next.radius + i, l >= 0 ? r : u <= 0 ? r * layer.leak : half_width<T>(low, u));
+        Vec<T> c = load<T>(next.center + i), r = load<T>(next.radius + i);
+        hbox_unit<T>(load<T>(at.lower + i), load<T>(at.upper + i), layer.leak, c, r);
+        store<T>(next.center + i, c);
+        store<T>(next.radius + i, r);
       }
     } else if (layer.g.relu) {
       to_box<T, BOX_AFTER_ACTIVATION>(at.lower, at.upper, n, layer.leak, next.center, next.radius);
@@ -352,11 +352,12 @@ class ChainGradient {
     for (int64_t i = 0; i < n * L; i += L) {
       Vec<T> c = load<T>(by_center + i), r = load<T>(by_radius + i), exact = {};
       if (layer.g.relu) {
-        const Vec<T> l = load<T>(at.lower + i), u = load<T>(at.upper + i), zero = {}, one = broadcast<T>(1);
+        const Vec<T> l = load<T>(at.lower + i), u = load<T>(at.upper + i), one = broadcast<T>(1);
         const Mask<T> unstable = (l < 0) & (u > 0);
-        const Vec<T> by_l = load<T>(at.by_lower + i) + (unstable ? (c - r) * (layer.leak / 2) : zero);
-        const Vec<T> by_u = load<T>(at.by_upper + i) + (unstable ? (c + r) * T(0.5) : zero);
-        const Vec<T> slope = unstable ? zero : l >= 0 ? one : broadcast<T>(layer.leak);
+        const T half = (1 - layer.leak) * T(0.5);
+        const Vec<T> by_l = load<T>(at.by_lower + i);
+        const Vec<T> by_u = load<T>(at.by_upper + i) + (unstable ? (c + r) * half : Vec<T>{});
+        const Vec<T> slope = l >= 0 ? one : broadcast<T>(layer.leak);
         exact = by_u - by_l;
         c = c * slope + by_l + by_u;
         r = r * slope + exact;

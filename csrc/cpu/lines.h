@@ -52,10 +52,8 @@ GLSK_INLINE Lines<T> relax(Vec<T> l, Vec<T> u, T leak, Rule rule) {
   constant = (active | inactive) ? zero : constant;
   if (leak != 0) {
     const T rest = 1 - leak;
-    // HBox's exact part keeps nothing of an unstable unit, leak or not.
-    const Mask<T> keep = rule == MASK ? (active | inactive) : ~Mask<T>{};
-    neg = keep ? neg * rest + leak : neg;
-    pos = keep ? pos * rest + leak : pos;
+    neg = neg * rest + leak;
+    pos = pos * rest + leak;
     constant *= rest;
   }
   const Mask<T> good = finite_width<T>(l, u);
@@ -68,7 +66,7 @@ template <class T>
 GLSK_INLINE void relax_gradient(Vec<T> l, Vec<T> u, T leak, Rule rule, Vec<T> by_lower_slope, Vec<T> by_slope,
                                 Vec<T> by_intercept, Vec<T>& by_l, Vec<T>& by_u) {
   const Vec<T> zero = {};
-  const Mask<T> unstable = (l < 0) & (u > 0);
+  const Mask<T> unstable = rule == MASK ? Mask<T>{} : (l < 0) & (u > 0);
   if (rule == PARALLEL) by_slope += by_lower_slope;
   const Vec<T> s = chord<T>(l, u), one = broadcast<T>(1);
   const Vec<T> rest = broadcast<T>(1 - leak);
@@ -89,6 +87,15 @@ template <class T>
 GLSK_INLINE Vec<T> half_width(Vec<T> l, Vec<T> u) {
   const Vec<T> width = u - l;
   return width < broadcast<T>(T(__builtin_inf())) ? width * T(0.5) : u * T(0.5) - l * T(0.5);
+}
+
+// The uncorrelated box of a unit of a hybrid zonotope through its activation, as centre and radius: k times itself and
+// (1 - k) times what a ReLU makes of it, where an unstable unit becomes its box.
+template <class T>
+GLSK_INLINE void hbox_unit(Vec<T> l, Vec<T> u, T leak, Vec<T>& c, Vec<T>& r) {
+  const Vec<T> zero = {}, half = u * T(0.5), keep = broadcast<T>(leak), rest = broadcast<T>(1 - leak);
+  c = keep * c + rest * (l >= 0 ? c : u <= 0 ? zero : half);
+  r = keep * r + rest * (l >= 0 ? r : u <= 0 ? zero : half);
 }
 
 // An activation applied to a value.

@@ -165,7 +165,7 @@ class OptimisedWorker {
       const Vec<T> v = load<T>(s.second + unit * L) * T(0.999) + by * by * T(0.001);
       store<T>(s.first + unit * L, m);
       store<T>(s.second + unit * L, v);
-      Vec<T> root, scaled = v * correction;
+      Vec<T> root = {}, scaled = v * correction;
       for (int k = 0; k < L; ++k) root[k] = std::sqrt(scaled[k]);
       Vec<T> slope = load<T>(lines + 4 * unit * L) + m * (rate * (1 - leak)) / (root + T(1e-8));
       slope = slope < least ? least : slope > one ? one : slope;

@@ -24,9 +24,7 @@ class PassTile {
       shapes = zeroed<Geometry>(a.depth);
       offsets = zeroed<int64_t>(int64_t(a.depth) * Plan<T>::OFFSETS);
       for (int j = 0; j < a.depth; ++j) layers[j] = a.layers[j];
-      bool biased = false;
-      for (int j = 0; j < a.depth; ++j) biased |= a.layers[j].bias != nullptr;
-      const PassSpec<T> spec = {a.depth, layers, a.C != nullptr, a.C ? a.rows : 0, biased};
+      const PassSpec<T> spec = {a.depth, layers, a.C != nullptr, a.C ? a.rows : 0, true};
       plan_ = new Plan<T>(spec, shapes, offsets, kept);
     }
     return *plan_;

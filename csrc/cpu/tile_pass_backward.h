@@ -146,7 +146,7 @@ class PassGradient : public Rows<T> {
     down<V, S>(k - 1, window, block, scale, box.by_input != nullptr, false);
     const Image<T> values = up<V, S>(k - 1, window, block, scale, sums, box);
     if (sums[k].own_weight) add_rows<V>(place, window, values, block, sums[k]);
-    if (sums[k].own_bias)
+    if (sums[k].own_bias && plan.spec.biased)
       for (int i = 0; i < V * L && i < n; ++i) {
         const T value = scale[i / L][i % L];
         sums[k].own_bias[queue.row[at + i]] += queue.sign[at + i] ? -value : value;
@@ -188,7 +188,7 @@ class PassGradient : public Rows<T> {
     const Image<T> values = up<V, S>(k - 1, window, block, scale, sums, box);
     const Image<T> rows = {coef(k), out, int64_t(g.cout) * V, V};
     if (sums[k].weight) Outer<T, V>(g, rows, values).add_to(sums[k].weight);
-    if (sums[k].bias)
+    if (sums[k].bias && plan.spec.biased)
       for (int64_t i = 0; i < int64_t(out.pixels()) * g.cout; ++i)
         for (int v = 0; v < V; ++v) {
           T* to = sums[k].bias + i % g.cout * L;
@@ -270,7 +270,7 @@ class PassGradient : public Rows<T> {
     climbing.both = sums[j].both;
     climbing.by_unit = S & MIXED ? nullptr : sums[j].by_unit;
     climbing.products = (S & MIXED) && sums[j].by_sample ? products : nullptr;
-    climbing.by_bias = sums[j].bias;
+    climbing.by_bias = plan.spec.biased ? sums[j].bias : nullptr;
     const int quantities = sums[j].quantities();
     const Mask<T> unchanged[V] = {};
     climb<T, V, S>(climbing, in, out, coef(j), list, block, scale, [&](int oy) {

@@ -27,7 +27,7 @@ def output_bounds(method: str, query: Query) -> Bounds:
 def hidden_bounds(method: str, query: Query) -> Iterator[Bounds]:
     """Bounds of layers 0..K-1 in order, never pruned; of a layer that no activation follows, anything."""
     query = replace(query, prune=False, C=None)
-    if not in_one_op(method, query, keep=True):
+    if not in_one_op(method, query):
         yield from islice(get(method)(query), query.last)
         return
     _, _, hidden = ops.chain_bounds(*_operands(method, query), True, backend=query.backend)
@@ -36,12 +36,10 @@ def hidden_bounds(method: str, query: Query) -> Iterator[Bounds]:
         yield lower, upper
 
 
-def in_one_op(method: str, query: Query, keep: bool = False) -> bool:
-    """Whether one op serves: hidden bounds then take no memory, or with ``keep`` that of the result."""
+def in_one_op(method: str, query: Query) -> bool:
+    """Whether one op serves: hidden bounds then take no memory, or only that of the result."""
     method = canonical_method(method)
     if query.constraints is not None or query.linear is not None:
-        return False
-    if query.backend == "cpu" and (keep or method == "DeepZ" or any(query.leaks)):  # the compiled chain knows none
         return False
     served = ops.chain_bounds.implemented(query.backend) and method in METHODS
     return served and (query.C is None or query.layers[-1].is_linear)

@@ -1,9 +1,12 @@
 """The fused gradients of the ``cpu`` backend's ops."""
 
+import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from glsk import ops, workspace
 from glsk.cpu.forward import rows_of
@@ -25,7 +28,7 @@ Gradients = list[Tensor | None]
 
 @ops.ibp_affine.implement_backward("cpu")
 def ibp_affine(
-    operands: list, outputs: tuple[Tensor, ...], grads: tuple[Tensor, ...], needs: list[bool]
+    operands: list[Any], outputs: tuple[Tensor, ...], grads: tuple[Tensor, ...], needs: list[bool]
 ) -> Sequence[Tensor | None]:
     """Gradients by lower, upper, weight and bias."""
     lower, upper, weight, bias, geometry, relu = operands
@@ -47,7 +50,7 @@ def ibp_affine(
 
 @ops.crown_pass.implement_backward("cpu")
 def crown_pass(
-    operands: list, outputs: tuple[Tensor, ...], grads: tuple[Tensor, ...], needs: list[bool]
+    operands: list[Any], outputs: tuple[Tensor, ...], grads: tuple[Tensor, ...], needs: list[bool]
 ) -> Sequence[Tensor | None]:
     """Gradients by the box, weights, biases, bounds or lines, C and known bounds."""
     x_L, x_U, weights, biases, lowers, uppers, lines, C, known_lower, known_upper, geometry, leaks, rule, two = operands
@@ -72,12 +75,8 @@ def crown_pass(
     members, samples = weights[0].shape[0], x_L.shape[1]
     boxes = max(x_L.shape[0], x_U.shape[0])
     by_x = [None if d is None else d.new_zeros(boxes, *d.shape[1:]) for d in d_x]
-    by_layers = [
-        (address(w), address(b), 0, 0, 0) for w, b in zip(d_weights, d_biases, strict=True)
-    ]
-    by_lines: Gradients = [
-        None if d is None else d.new_zeros(members, samples, *d.shape[2:]) for d in d_lines
-    ]
+    by_layers = [(address(w), address(b), 0, 0, 0) for w, b in zip(d_weights, d_biases, strict=True)]
+    by_lines: Gradients = [None if d is None else d.new_zeros(members, samples, *d.shape[2:]) for d in d_lines]
     for k, by in enumerate(by_lines):
         made = not lines[k].numel() and layers[k].relu
         low, up = (d_lowers[k], d_uppers[k]) if made else (None, None)
@@ -104,7 +103,7 @@ def crown_pass(
 
 @ops.chain_bounds.implement_backward("cpu")
 def chain_bounds(
-    operands: list, outputs: tuple[Tensor, ...], grads: tuple[Tensor, ...], needs: list[bool]
+    operands: list[Any], outputs: tuple[Tensor, ...], grads: tuple[Tensor, ...], needs: list[bool]
 ) -> Sequence[Tensor | None]:
     """Gradients by the box, weights, biases and C."""
     x_L, x_U, weights, biases, C, geometry, leaks, method, prune, two, keep = operands
@@ -163,7 +162,7 @@ def _like(tensors: Sequence[Tensor], needs: "Sequence[bool] | Iterator[bool]") -
 
 def _sums(layers: Sequence[Geometry], weight: Tensor) -> int:
     """Bytes of one partial sum, at most."""
-    weights = sum((layer.out_channels + 8) * (layer.in_channels * layer.kernel_height * layer.kernel_width + 2) for layer in layers)
+    weights = sum((layer.out_channels + 8) * (math.prod(layer.weight_shape[1:]) + 2) for layer in layers)
     return 3 * weights * weight.itemsize + 64 * 17 * sum(layer.out_channels for layer in layers)
 
 
@@ -197,19 +196,14 @@ def _parts(
     ]
 
 
-def _by_reference(operands: list, grads: tuple[Tensor, ...], needs: list[bool]) -> Sequence[Tensor | None]:
+def _by_reference(operands: list[Any], grads: tuple[Tensor, ...], needs: list[bool]) -> Sequence[Tensor | None]:
+    leaves, spec = tree_flatten(operands)
     wants = iter(needs)
-    mark = lambda t: t.detach().requires_grad_(next(wants))  # noqa: E731
-    flat = [
-        [mark(t) for t in o] if isinstance(o, list) and o and isinstance(o[0], Tensor) else mark(o) if isinstance(o, Tensor) else o
-        for o in operands
-    ]
+    leaves = [t.detach().requires_grad_(next(wants)) if isinstance(t, Tensor) else t for t in leaves]
     with torch.enable_grad():
-        made = ops.chain_bounds.reference(*flat)
-    leaves = [t for o in flat for t in (o if isinstance(o, list) else [o]) if isinstance(t, Tensor)]
+        made = ops.chain_bounds.reference(*tree_unflatten(leaves, spec))
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     used = [(out, grad) for out, grad in zip(made, grads, strict=True) if out.requires_grad]
-    wanted = [t for t in leaves if t.requires_grad]
-    found = iter(
-        torch.autograd.grad([o for o, _ in used], wanted, [g for _, g in used], allow_unused=True) if wanted else ()
-    )
-    return [next(found) if t.requires_grad else None for t in leaves]
+    wanted = [t for t in tensors if t.requires_grad]
+    found = iter(torch.autograd.grad([o for o, _ in used], wanted, [g for _, g in used], allow_unused=True))
+    return [next(found) if t.requires_grad else None for t in tensors]

@@ -57,8 +57,10 @@ def crown_pass(
 
 
 def rows_of(C: Tensor | None, geometry: list[int], lines: list[Tensor], like: Tensor) -> Tensor | None:
-    """C, or an identity where the kernel cannot take the last layer's own rows: a layer that is also the first, and lines
-    that differ from row to row."""
+    """C, or an identity where the kernel cannot take the last layer's own rows.
+
+    That is where it is also the first layer, and where lines differ from row to row.
+    """
     layers = decode(geometry)
     if C is not None or (len(layers) > 1 and not any(given.numel() and given.shape[2] > 1 for given in lines)):
         return C

@@ -1,4 +1,5 @@
-// The passes of one instruction set, and interval steps.
+// The bounds of one instruction set: passes, interval steps and whole chains.
+#include "cpu/chain.h"
 #include "cpu/pass.h"
 
 namespace glsk {
@@ -8,6 +9,8 @@ bool pass_f32(const PassArgs<float>& a) { return run_pass<float>(a); }
 bool pass_f64(const PassArgs<double>& a) { return run_pass<double>(a); }
 bool ibp_f32(const IbpArgs<float>& a) { return run_ibp<float>(a); }
 bool ibp_f64(const IbpArgs<double>& a) { return run_ibp<double>(a); }
+bool chain_f32(const ChainArgs<float>& a) { return run_chain<float>(a); }
+bool chain_f64(const ChainArgs<double>& a) { return run_chain<double>(a); }
 
 }  // namespace GLSK_ISA
 }  // namespace glsk
