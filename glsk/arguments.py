@@ -91,3 +91,9 @@ def with_values(name: str, value: object, dtypes: tuple[torch.dtype, ...] = FLOA
     if found.device.type == "meta":
         raise ValueError(f"{name}: a tensor on the meta device holds no values")
     return found
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether a tensor, which is not empty, holds neither NaN nor infinity; in one pass and without a copy."""
+    low, high = tensor.aminmax()
+    return bool((low > -math.inf) & (high < math.inf))

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from glsk.arguments import FLOATS, describe, is_number, number, with_values
+from glsk.arguments import FLOATS, all_finite, describe, is_number, number, with_values
 from glsk.layers import Normalize
 from glsk.network import Chain
 
@@ -124,5 +124,5 @@ def _check_input(chain: Chain, name: str, x: Tensor, check_finite: bool) -> None
         raise ValueError(f"{name}: expected [B, {', '.join(map(str, chain.input_shape))}], got {list(x.shape)}")
     if x.shape[0] == 0:
         raise ValueError(f"{name}: the batch is empty")
-    if check_finite and not x.isfinite().all():
+    if check_finite and not all_finite(x):
         raise ValueError(f"{name}: holds NaN or infinity")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from glsk.arguments import FLOATS, dense, listed
+from glsk.arguments import FLOATS, all_finite, dense, listed
 from glsk.network import Affine, BatchNorm, Chain
 
 Params = Tensor | Mapping[str, Tensor] | tuple[Mapping[str, Tensor], Mapping[str, Tensor]]
@@ -195,7 +195,7 @@ def _moments(norm: BatchNorm, named: Mapping[str, Tensor]) -> tuple[Tensor, Tens
 def check_values(chain: Chain, named: Mapping[str, Tensor]) -> None:
     """Check that parameters and statistics are finite and that no variance is negative. Raises ValueError."""
     for name, value in named.items():
-        if not value.isfinite().all():
+        if value.numel() and not all_finite(value):
             raise ValueError(f"params: {name!r} holds NaN or infinity")
     for layer in chain.layers:
         if (norm := layer.batch_norm) is None:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from glsk.arguments import FLOATS, flag, whole_number, with_values
+from glsk.arguments import FLOATS, all_finite, flag, whole_number, with_values
 from glsk.network import Chain
 
 _SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
@@ -27,7 +27,7 @@ def resolve(chain: Chain, C: Tensor, x_L: Tensor, check_finite: bool) -> Tensor:
     if C.dim() != 3 or C.shape[0] != samples or C.shape[2] != outputs or C.shape[1] < 1:
         raise ValueError(f"C: expected [{samples}, S, {outputs}] or [S, {outputs}], got {list(C.shape)}")
     C = C.to(x_L.dtype)
-    if check_finite and not C.isfinite().all():
+    if check_finite and not all_finite(C):
         raise ValueError(f"C: holds NaN or infinity in {x_L.dtype}")
     return C
 

@@ -98,11 +98,9 @@ def _tiles(method: str, query: Query, memory_limit: int) -> tuple[list[tiling.Ti
 @contextlib.contextmanager
 def _granted(need: tiling.Footprint | None, tile: tiling.Tile, memory_limit: int) -> Iterator[None]:
     """Grant what the limit leaves for the scratch of programs, beside the tile's bounds."""
-    grant: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-    if need is not None:
-        grant = workspace.grant(memory_limit - need.bounds(tile.p1 - tile.p0, tile.b1 - tile.b0))
+    taken = 0 if need is None else need.bounds(tile.p1 - tile.p0, tile.b1 - tile.b0)
     try:
-        with grant:
+        with workspace.grant(memory_limit - taken):
             yield
     except torch.OutOfMemoryError as error:
         error.add_note(f"glsk: the device has no room; give compute_bounds a memory_limit below {memory_limit} bytes")

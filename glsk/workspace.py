@@ -70,8 +70,8 @@ def granted() -> int | None:
 
 
 @contextmanager
-def grant(scratch: int) -> Iterator[None]:
-    """Let passes within it allocate at most so many bytes of scratch (but one program's at least)."""
+def grant(scratch: int | None) -> Iterator[None]:
+    """Let passes within it, and their gradients, allocate at most so many bytes of scratch (but one program's at least)."""
     token = _granted.set(scratch)
     try:
         yield

@@ -20,11 +20,19 @@ inline void load_lanes(const T* lower, const T* upper, int n, int count, T* to_l
   for (int i0 = 0; i0 < n; i0 += L) {
     const int width = n - i0 < L ? n - i0 : L;
     Vec<T> lo[L], up[L];
-    for (int s = 0; s < L; ++s) {
-      lo[s] = up[s] = Vec<T>{};
-      if (s < count) {
-        memcpy(&lo[s], lower + int64_t(s) * pitch + i0, width * sizeof(T));
-        memcpy(&up[s], upper + int64_t(s) * pitch + i0, width * sizeof(T));
+    if (width == L && count == L) {  // the common case, without a call a row
+#pragma GCC unroll 16
+      for (int s = 0; s < L; ++s) {
+        lo[s] = load<T>(lower + int64_t(s) * pitch + i0);
+        up[s] = load<T>(upper + int64_t(s) * pitch + i0);
+      }
+    } else {
+      for (int s = 0; s < L; ++s) {
+        lo[s] = up[s] = Vec<T>{};
+        if (s < count) {
+          memcpy(&lo[s], lower + int64_t(s) * pitch + i0, width * sizeof(T));
+          memcpy(&up[s], upper + int64_t(s) * pitch + i0, width * sizeof(T));
+        }
       }
     }
     transpose<T>(lo);
@@ -48,9 +56,13 @@ inline void store_rows(const T* lanes, int n, int count, T* out, int64_t pitch) 
   for (int i0 = 0; i0 < n; i0 += L) {
     const int width = n - i0 < L ? n - i0 : L;
     Vec<T> m[L];
+#pragma GCC unroll 16
     for (int i = 0; i < L; ++i) m[i] = i < width ? load<T>(lanes + int64_t(i0 + i) * L) : Vec<T>{};
     transpose<T>(m);
-    for (int s = 0; s < count; ++s) memcpy(out + int64_t(s) * pitch + i0, &m[s], width * sizeof(T));
+    for (int s = 0; s < L && s < count; ++s) {
+      T* to = out + int64_t(s) * pitch + i0;
+      width == L ? store<T>(to, m[s]) : void(memcpy(to, &m[s], width * sizeof(T)));
+    }
   }
 }
 

@@ -7,17 +7,20 @@ from typing import Any
 
 import torch
 
-from glsk import ops
+from glsk import ops, workspace
 from glsk.bounds.query import Bounds, Query
 from glsk.bounds.registry import canonical_method, get
 from glsk.geometry import encode
 from glsk.ops.chain_bounds import METHODS
 
+KEPT_SHARE = 0.25
+"""Of the memory limit, at most, for hidden bounds that a gradient will read."""
+
 
 def output_bounds(method: str, query: Query) -> Bounds:
     """What the relaxation ``method`` yields last: by one op for the whole chain where the backend has it."""
     if in_one_op(method, query):
-        keep = _wants_gradient(query) and ops.chain_bounds.has_backward(query.backend)
+        keep = ops.chain_bounds.has_backward(query.backend) and _wants_gradient(query) and _room(query)
         lower, upper, _ = ops.chain_bounds(*_operands(method, query), keep, backend=query.backend)
         return lower, upper
     *_, found = get(method)(query)
@@ -59,6 +62,14 @@ def _operands(method: str, query: Query) -> Sequence[Any]:
         query.prune,
         query.bound_upper,
     )
+
+
+def _room(query: Query) -> bool:
+    """Whether hidden bounds may be kept: else the backward computes them again, part by part."""
+    units = sum(layer.out_features for layer in query.layers[:-1])
+    size = 2 * units * query.population.size * query.x_L.shape[1] * query.x_L.element_size()
+    limit = workspace.granted()
+    return limit is None or size <= KEPT_SHARE * limit
 
 
 def _wants_gradient(query: Query) -> bool:

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from glsk import ops, workspace
 from glsk.cpu.forward import rows_of
@@ -109,7 +108,7 @@ def chain_bounds(
     x_L, x_U, weights, biases, C, geometry, leaks, method, prune, two, keep = operands
     d_hidden = grads[2] if keep and outputs[2].numel() and grads[2].any() else None
     if d_hidden is not None and prune:
-        return _by_reference(operands, grads, needs)  # rows that keep an interval's bounds
+        return ops.chain_bounds.reference_gradient(operands, grads, needs)  # rows that keep an interval's bounds
     wants = iter(needs)
     d_x = _like([x_L, x_U], wants)
     d_weights, d_biases = _like(weights, wants), _like(biases, wants)
@@ -194,16 +193,3 @@ def _parts(
         for p in range(0, members, p_step)
         for b in range(0, samples, b_step)
     ]
-
-
-def _by_reference(operands: list[Any], grads: tuple[Tensor, ...], needs: list[bool]) -> Sequence[Tensor | None]:
-    leaves, spec = tree_flatten(operands)
-    wants = iter(needs)
-    leaves = [t.detach().requires_grad_(next(wants)) if isinstance(t, Tensor) else t for t in leaves]
-    with torch.enable_grad():
-        made = ops.chain_bounds.reference(*tree_unflatten(leaves, spec))
-    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-    used = [(out, grad) for out, grad in zip(made, grads, strict=True) if out.requires_grad]
-    wanted = [t for t in tensors if t.requires_grad]
-    found = iter(torch.autograd.grad([o for o, _ in used], wanted, [g for _, g in used], allow_unused=True))
-    return [next(found) if t.requires_grad else None for t in tensors]

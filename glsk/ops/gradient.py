@@ -16,6 +16,8 @@ from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from glsk import workspace
+
 Backward = Callable[[list[Any], str, tuple[Tensor, ...], tuple[Tensor, ...], list[bool]], Sequence[Tensor | None]]
 """(operands, backend, outputs saved, their gradients, which tensors want one) -> a gradient for every tensor."""
 
@@ -59,7 +61,7 @@ class _Gradient(_SingleLevelFunction):
     @staticmethod
     def forward(ctx: Any, call: _Call, *leaves: Any) -> Any:
         result = call.run(tree_unflatten(leaves, call.spec))
-        ctx.call = call
+        ctx.call, ctx.granted = call, workspace.granted()
         ctx.constants = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         ctx.is_tensor = [isinstance(leaf, Tensor) for leaf in leaves]
         saved = (result if isinstance(result, tuple) else (result,)) if call.saves_outputs else ()
@@ -75,7 +77,7 @@ class _Gradient(_SingleLevelFunction):
         split = len(ctx.saved_tensors) - ctx.outputs
         saved, outputs = ctx.saved_tensors[:split], ctx.saved_tensors[split:]
         wanted = [need for need, tensor in zip(ctx.needs_input_grad[1:], ctx.is_tensor, strict=True) if tensor]
-        with _plain():
+        with _plain(), workspace.grant(ctx.granted):
             tensors = iter(_unwrapped(saved))
             leaves = [next(tensors) if tensor else c for tensor, c in zip(ctx.is_tensor, ctx.constants, strict=True)]
             *operands, backend = tree_unflatten(leaves, call.spec)

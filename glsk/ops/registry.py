@@ -124,12 +124,12 @@ class Op:
         with _as_written(operands[0]):
             if fused is not None:
                 return fused(operands, outputs, tuple(grad.contiguous() for grad in grads), needs)
-            return self._reference_gradient(operands, grads, needs)
+            return self.reference_gradient(operands, grads, needs)
 
-    def _reference_gradient(
+    def reference_gradient(
         self, operands: list[Any], grads: tuple[Tensor, ...], needs: list[bool]
     ) -> list[Tensor | None]:
-        """The reference, run again with gradients: a forward without a backward of its own stores nothing for it."""
+        """What :meth:`implement_backward` asks for, by autograd through the reference, which is run again."""
         wants = iter(needs)
         operands = tree_map_only(Tensor, lambda t: t.detach().requires_grad_(next(wants)), operands)
         with torch.enable_grad():
