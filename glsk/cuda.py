@@ -20,7 +20,11 @@ _CUDA: Any = importlib.import_module("glsk._CUDA")
 View = tuple[int, int, int]
 """Address, member stride and sample stride in elements; a stride of 0 repeats one slice."""
 
+Around = tuple[int, int, int, int, int, int]
+"""Addresses of lower and upper bounds, or of lines and 0; strides by member, sample, row and line, in elements."""
+
 _NULL: View = (0, 0, 0)
+_NO_LINES: Around = (0, 0, 0, 0, 0, 0)
 
 LANES = 32
 GENERAL_BYTES = 256 << 20
@@ -74,6 +78,20 @@ class _Views:
             tensor = self._copy(tensor)
         return tensor.data_ptr(), 0 if tensor.shape[0] == 1 else tensor.stride(0)
 
+    def around(self, lower: Tensor, upper: Tensor, lines: Tensor) -> Around:
+        """Lines [P or 1, B or 1, R or 1, 4, n] if there are any, else bounds [P or 1, B or 1, n]; nothing if empty."""
+        if lines.numel():
+            if lines.stride(4) != 1 and lines.shape[4] > 1:
+                lines = self._copy(lines)
+            strides = [0 if n == 1 else stride for n, stride in zip(lines.shape, lines.stride(), strict=True)]
+            return lines.data_ptr(), 0, strides[0], strides[1], strides[2], lines.stride(3)
+        if not lower.numel():
+            return _NO_LINES
+        low, high = self(lower), self(upper)
+        if low[1:] != high[1:]:
+            low, high = (self(self._copy(bound)) for bound in torch.broadcast_tensors(lower, upper))
+        return low[0], high[0], low[1], low[2], 0, 0
+
     def _copy(self, tensor: Tensor) -> Tensor:
         self.copies.append(tensor.contiguous())
         return self.copies[-1]
@@ -109,7 +127,11 @@ def crown_pass(
         return lower, upper if bound_upper else x_L.new_empty(0)
     if len(weights) > _CUDA.max_layers:
         return ops.crown_pass.reference(x_L, x_U, weights, biases, lowers, uppers, C, *known, geometry, bound_upper)
-    found = _pass(x_L, x_U, weights, biases, lowers, uppers, C, known, geometry, 1 + bound_upper, hbox=False)
+    none = [x_L.new_empty(0)] * len(lowers)
+    leaks = [0.0] * len(weights)
+    found = _pass(
+        x_L, x_U, weights, biases, lowers, uppers, none, C, known, geometry, leaks, "adaptive", 1 + bound_upper
+    )
     if found is None:
         return ops.crown_pass(
             x_L, x_U, weights, biases, lowers, uppers, C, *known, geometry, bound_upper, backend="triton"
@@ -128,17 +150,21 @@ def hbox_pass(
     geometry: list[int],
 ) -> Tensor:
     _agree([x_L, x_U, *weights, *lowers, *uppers, C])
+    radius = x_U / 2 - x_L / 2
     if len(weights) == 1 and C is None:
-        radius = (x_U - x_L) / 2
         no_bias = radius.new_zeros(1, decode(geometry)[0].out_channels)
         return ibp_affine(-radius, radius, weights[0], no_bias, geometry, False)[1]  # centre 0, radius |W| r
     if len(weights) > _CUDA.max_layers:
         return ops.hbox_pass.reference(x_L, x_U, weights, lowers, uppers, C, geometry)
     no_biases: list[Tensor | None] = [None] * len(weights)
-    found = _pass(x_L, x_U, weights, no_biases, lowers, uppers, C, (None, None), geometry, 1, hbox=True)
+    none = [x_L.new_empty(0)] * len(lowers)
+    leaks = [0.0] * len(weights)
+    found = _pass(
+        -radius, radius, weights, no_biases, lowers, uppers, none, C, (None, None), geometry, leaks, "mask", 1
+    )
     if found is None:
         return ops.hbox_pass(x_L, x_U, weights, lowers, uppers, C, geometry, backend="triton")
-    return found[0]
+    return -found[0]
 
 
 def _pass(
@@ -148,11 +174,13 @@ def _pass(
     biases: "list[Tensor] | list[Tensor | None]",
     lowers: list[Tensor],
     uppers: list[Tensor],
+    lines: list[Tensor],
     C: Tensor | None,
     known: tuple[Tensor | None, Tensor | None],
     geometry: list[int],
+    leaks: list[float],
+    rule: str,
     signs: int,
-    hbox: bool,
     variant: str = "",
 ) -> tuple[Tensor, Tensor] | None:
     """Launch a pass, by the named kernel or the best one; None leaves it to Triton."""
@@ -169,13 +197,13 @@ def _pass(
         samples=samples,
         rows=rows,
         signs=signs,
-        hbox=hbox,
+        rule=rule,
         is_double=x_L.dtype == torch.float64,
         geometry=list(geometry),
         weights=[view.weights(weight) for weight in weights],
         biases=[view.weights(bias) for bias in biases],
-        lowers=[view(bound) for bound in lowers],
-        uppers=[view(bound) for bound in uppers],
+        arounds=[view.around(*around) for around in zip(lowers, uppers, lines, strict=True)],
+        leaks=list(leaks),
         x_lower=view(x_L),
         x_upper=view(x_U),
         C=_NULL if C is None else view(C.transpose(0, 1)),  # rows in the place of members
@@ -254,19 +282,19 @@ def pass_workspace(
 def _arguments(layers: tuple[Geometry, ...], rows: int, spec: bool, dtype: torch.dtype, samples: int) -> Any:
     """A two-sided pass of these shapes, of which no address is ever read."""
     some: View = (16, 0, 0)
-    inner = [some] * (len(layers) - 1)
+    inner: list[Around] = [(16, 16, 0, 0, 0, 0)] * (len(layers) - 1)
     return _CUDA.Pass(
         members=1,
         samples=samples,
         rows=rows,
         signs=2,
-        hbox=False,
+        rule="adaptive",
         is_double=dtype == torch.float64,
         geometry=encode(layers),
         weights=[(16, 0)] * len(layers),
         biases=[(16, 0)] * len(layers),
-        lowers=inner,
-        uppers=inner,
+        arounds=inner,
+        leaks=[0.0] * len(layers),
         x_lower=some,
         x_upper=some,
         C=some if spec else _NULL,
@@ -279,7 +307,7 @@ def _arguments(layers: tuple[Geometry, ...], rows: int, spec: bool, dtype: torch
 
 @ops.ibp_affine.implement("cuda")
 def ibp_affine(
-    lower: Tensor, upper: Tensor, weight: Tensor, bias: Tensor, geometry: list[int], relu: bool
+    lower: Tensor, upper: Tensor, weight: Tensor, bias: Tensor, geometry: list[int], relu: bool, leak: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     _agree([lower, upper, weight, bias])
     (layer,) = decode(geometry)
@@ -294,6 +322,7 @@ def ibp_affine(
             samples,
             list(geometry),
             relu,
+            leak,
             view.weights(weight),
             view.weights(bias),
             view(lower),
@@ -311,19 +340,21 @@ def relu_relaxation(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor, Tenso
 
 
 @ops.hbox_relu.implement("cuda")
-def hbox_relu(box_lower: Tensor, box_upper: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+def hbox_relu(
+    box_lower: Tensor, box_upper: Tensor, lower: Tensor, upper: Tensor, leak: float = 0.0
+) -> tuple[Tensor, Tensor]:
     _agree([box_lower, box_upper, lower, upper])
-    box = _elementwise(_CUDA.run_hbox_relu, box_lower, box_upper, lower, upper, outputs=2)
+    box = _elementwise(_CUDA.run_hbox_relu, box_lower, box_upper, lower, upper, outputs=2, options=(leak,))
     return box[0], box[1]
 
 
-def _elementwise(launch: Any, *given: Tensor, outputs: int) -> list[Tensor]:
+def _elementwise(launch: Any, *given: Tensor, outputs: int, options: tuple[float, ...] = ()) -> list[Tensor]:
     """Tensors of one shape in, ``outputs`` contiguous ones out."""
     given = tuple(t.contiguous() for t in torch.broadcast_tensors(*given))
     made = [_empty(given[0], *given[0].shape) for _ in range(outputs)]
     if given[0].numel():
         addresses = [t.data_ptr() for t in (*given, *made)]
-        launch(*_where(given[0]), given[0].dtype == torch.float64, given[0].numel(), addresses)
+        launch(*_where(given[0]), given[0].dtype == torch.float64, given[0].numel(), addresses, *options)
     return made
 
 

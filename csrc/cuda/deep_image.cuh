@@ -79,8 +79,7 @@ struct Image {
 
     // Complete coefficients of the pair's two columns, of one row of the tile, meet the box.
     __device__ __forceinline__ void meet(const float4& at, float left, float right, float& sum) const {
-        sum += left * at.x, sum += fminf(left, 0.f) * at.y;
-        sum += right * at.z, sum += fminf(right, 0.f) * at.w;
+        sum += left * (left < 0.f ? at.y : at.x), sum += right * (right < 0.f ? at.w : at.z);
     }
 
     // The pair, whose sums are the given ones, gets nothing more from this row of level 0.
@@ -127,6 +126,7 @@ struct Image {
             float(*const to[4])[4] = {&slot[c][0], &slot[c][1], &slot[c][2], &late[c]};
             const float(*const sums[4])[4] = {&slot[c][1], &slot[c][2], &begun, &late[c]};
             multiply(to, sums, fragment, b);
+            __syncwarp();  // what the row's pairs began with has been read before other lanes' sums take its place
             finish_pair(c, x, turn, slot[c][0]);
         }
         turn = turn == 2 ? 0 : turn + 1;
@@ -134,6 +134,7 @@ struct Image {
 
     // After the row's last pixel, x1 - 1.
     __device__ __forceinline__ void end_row(int x1) {
+        __syncwarp();  // as in pixel: the row may have had none
 #pragma unroll
         for (int c = 0; c < CHANNELS; ++c) {
             if (c >= channels()) break;

@@ -10,8 +10,8 @@ template <class T>
 __device__ __forceinline__ void read_box(const Interval& interval, std::int64_t p, std::int64_t b, std::int64_t input,
                                          T& center, T& radius) {
     T l = slice<T>(interval.lower, p, b)[input], u = slice<T>(interval.upper, p, b)[input];
-    if (interval.relu) l = l < T(0) ? T(0) : l, u = u < T(0) ? T(0) : u;  // NaN stays
-    center = (l + u) / 2, radius = (u - l) / 2;
+    if (interval.relu) l = activation(l, T(interval.leak)), u = activation(u, T(interval.leak));
+    center_radius(l, u, center, radius);
 }
 
 template <class T>
