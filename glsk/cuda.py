@@ -192,7 +192,50 @@ def _pass(
     if lower.numel() == 0:
         return lower, upper
     view = _Views()
-    arguments = _CUDA.Pass(
+    arguments = _arguments_of(
+        view, x_L, x_U, weights, biases, lowers, uppers, lines, C, known, geometry, leaks, rule, lower, upper, signs
+    )
+    device, stream = _where(x_L)
+    if not variant:
+        variant = _variant(device, arguments)
+        if variant == "general" and _for_triton(layers, rows, C is not None, x_L.dtype):
+            return None
+    _CUDA.run_pass(device, stream, arguments, variant, _Allocator(x_L))
+    return lower, upper
+
+
+class _Allocator:
+    """Gives a call its workspaces, and keeps them alive as long as it lives itself."""
+
+    def __init__(self, like: Tensor) -> None:
+        self.like, self.given = like, list[Tensor]()
+
+    def __call__(self, size: int) -> int:
+        self.given.append(_empty(self.like, size, dtype=torch.uint8))
+        return self.given[-1].data_ptr()
+
+
+def _arguments_of(
+    view: _Views,
+    x_L: Tensor,
+    x_U: Tensor,
+    weights: list[Tensor],
+    biases: "list[Tensor] | list[Tensor | None]",
+    lowers: list[Tensor],
+    uppers: list[Tensor],
+    lines: list[Tensor],
+    C: Tensor | None,
+    known: tuple[Tensor | None, Tensor | None],
+    geometry: list[int],
+    leaks: list[float],
+    rule: str,
+    lower: Tensor,
+    upper: Tensor,
+    signs: int,
+) -> Any:
+    """A pass with these results as the kernels are told of it; what ``view`` copies must outlive the call."""
+    members, samples, rows = lower.shape
+    return _CUDA.Pass(
         members=members,
         samples=samples,
         rows=rows,
@@ -212,19 +255,6 @@ def _pass(
         lower=lower.data_ptr(),
         upper=upper.data_ptr(),
     )
-    device, stream = _where(x_L)
-    if not variant:
-        variant = _variant(device, arguments)
-        if variant == "general" and _for_triton(layers, rows, C is not None, x_L.dtype):
-            return None
-    workspaces: list[Tensor] = []
-
-    def allocate(size: int) -> int:
-        workspaces.append(_empty(x_L, size, dtype=torch.uint8))
-        return workspaces[-1].data_ptr()
-
-    _CUDA.run_pass(device, stream, arguments, variant, allocate)
-    return lower, upper
 
 
 def _variant(device: int, arguments: Any) -> str:
@@ -373,3 +403,6 @@ def robust_cross_entropy(margin_lower: Tensor) -> Tensor:
         loss.data_ptr(),
     )
     return loss
+
+
+from glsk import cuda_backward  # noqa: E402  it needs what is above

@@ -104,6 +104,15 @@ std::string run_pass(int device, Address stream, const PassArguments& arguments,
                                 [&](std::size_t bytes) { return pointer(allocate(bytes)); });
 }
 
+void run_pass_backward(int device, Address stream, const PassArguments& arguments, const std::array<Address, 7>& at,
+                       const std::function<Address(std::size_t)>& allocate) {
+    const OnDevice on(device);
+    const glsk::cuda::PassGradient gradient = {pointer(at[0]), pointer(at[1]), pointer(at[2]), pointer(at[3]),
+                                               pointer(at[4]), pointer(at[5]), pointer(at[6])};
+    glsk::cuda::run_pass_backward(arguments.pass(), gradient, arguments.is_double, pointer(stream),
+                                  [&](std::size_t bytes) { return pointer(allocate(bytes)); });
+}
+
 void run_ibp(int device, Address stream, bool is_double, std::int64_t members, std::int64_t samples,
              const std::vector<std::int64_t>& geometry, bool relu, double leak, const WeightArgument& weight,
              const WeightArgument& bias, const ViewArgument& lower, const ViewArgument& upper, Address out_lower,
@@ -113,6 +122,19 @@ void run_ibp(int device, Address stream, bool is_double, std::int64_t members, s
     const Interval interval = {members,     samples, relu, leak, view(lower), view(upper), pointer(out_lower),
                                pointer(out_upper), layer(geometry.data(), weight, bias)};
     glsk::cuda::run_ibp(interval, is_double, pointer(stream));
+}
+
+void run_ibp_backward(int device, Address stream, bool is_double, std::int64_t members, std::int64_t samples,
+                      const std::vector<std::int64_t>& geometry, bool relu, double leak, const WeightArgument& weight,
+                      const ViewArgument& lower, const ViewArgument& upper, const std::array<Address, 4>& at,
+                      const std::function<Address(std::size_t)>& allocate) {
+    if (geometry.size() != WIDTH) throw std::invalid_argument("geometry: expected one layer");
+    const OnDevice on(device);
+    const Interval interval = {members, samples, relu,    leak,
+                               view(lower), view(upper), nullptr, nullptr, layer(geometry.data(), weight, {})};
+    const glsk::cuda::IntervalGradient gradient = {pointer(at[0]), pointer(at[1]), pointer(at[2]), pointer(at[3])};
+    glsk::cuda::run_ibp_backward(interval, gradient, is_double, pointer(stream),
+                                 [&](std::size_t bytes) { return pointer(allocate(bytes)); });
 }
 
 }  // namespace
@@ -153,9 +175,24 @@ PYBIND11_MODULE(_CUDA, module) {
             return glsk::cuda::deep_workspace(arguments.pass());
         },
         py::arg("device"), py::arg("arguments"), "Bytes that the deep kernel would ask for.");
+    module.def("run_pass_backward", &run_pass_backward, py::arg("device"), py::arg("stream"), py::arg("arguments"),
+               py::arg("addresses"), py::arg("allocate"),
+               "Addresses of the gradients of lower and upper bounds; of box, C, bounds, lines and parameters, or 0.");
+    module.def(
+        "backward_workspace",
+        [](const PassArguments& arguments) {
+            const auto pass = arguments.pass();
+            return std::pair(glsk::cuda::backward_block_bytes(pass, arguments.is_double),
+                             glsk::cuda::backward_blocks(pass, arguments.is_double));
+        },
+        py::arg("arguments"), "Bytes of a thread block of a pass's gradient, and how many there are at most.");
     module.def("run_ibp", &run_ibp, py::arg("device"), py::arg("stream"), py::arg("is_double"), py::arg("members"),
                py::arg("samples"), py::arg("geometry"), py::arg("relu"), py::arg("leak"), py::arg("weight"), py::arg("bias"),
                py::arg("lower"), py::arg("upper"), py::arg("out_lower"), py::arg("out_upper"));
+    module.def("run_ibp_backward", &run_ibp_backward, py::arg("device"), py::arg("stream"), py::arg("is_double"),
+               py::arg("members"), py::arg("samples"), py::arg("geometry"), py::arg("relu"), py::arg("leak"),
+               py::arg("weight"), py::arg("lower"), py::arg("upper"), py::arg("addresses"), py::arg("allocate"),
+               "Addresses of the gradients of lower and upper bounds; of the box and the parameters, or 0.");
     module.def(
         "run_relu_relaxation",
         [](int device, Address stream, bool is_double, std::int64_t size, const std::array<Address, 5>& at) {

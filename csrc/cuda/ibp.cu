@@ -1,23 +1,9 @@
 // Interval bound propagation through one layer: centre W c + b, radius |W| r.
 #include "api.h"
-#include "platform.cuh"
-#include "relaxation.cuh"
+#include "interval.cuh"
 
 namespace glsk::cuda {
 namespace {
-
-template <class T>
-__device__ __forceinline__ void read_box(const Interval& interval, std::int64_t p, std::int64_t b, std::int64_t input,
-                                         T& center, T& radius) {
-    T l = slice<T>(interval.lower, p, b)[input], u = slice<T>(interval.upper, p, b)[input];
-    if (interval.relu) l = activation(l, T(interval.leak)), u = activation(u, T(interval.leak));
-    center_radius(l, u, center, radius);
-}
-
-template <class T>
-__device__ __forceinline__ T magnitude(T value) {
-    return value < T(0) ? -value : value;
-}
 
 template <class T>
 __device__ __forceinline__ void write_box(const Interval& interval, std::int64_t p, std::int64_t b, std::int64_t unit,

@@ -56,6 +56,20 @@ __device__ __forceinline__ Lines<T> lines_from_bounds(Rule rule, T leak, T l, T 
             rest * r.upper_intercept};
 }
 
+// What a gradient of the lines is for the bounds that they were made from: only lines of unstable units depend on them.
+template <class T>
+struct Ends {
+    T lower, upper;
+};
+template <class T>
+__device__ __forceinline__ Ends<T> gradient_of_bounds(Rule rule, T leak, T l, T u, const Lines<T>& gradient) {
+    if (!(l < T(0) && u > T(0)) || rule == Rule::mask) return {T(0), T(0)};
+    const T rest = T(1) - leak, width = u - l, intercept = rest * gradient.upper_intercept;
+    const T slope = rest * (gradient.upper_slope + (rule == Rule::parallel ? gradient.lower_slope : T(0)));
+    const T up = chord(l, u), down = chord(-u, -l);  // u / (u - l) and -l / (u - l)
+    return {slope * up / width - intercept * up * up, slope * down / width + intercept * down * down};
+}
+
 template <class T>
 __device__ __forceinline__ T activation(T value, T leak) {
     return value < T(0) ? leak * value : value;  // NaN stays, and of -infinity a plain ReLU makes it

@@ -77,6 +77,19 @@ struct Pass {
 
 static_assert(sizeof(Pass) <= 4096, "kernel parameters");
 
+// The gradient of a pass: given those of its bounds, [P, B, rows], contiguous. What is null is not wanted; all but
+// parameters is zero beforehand. U: outputs of all layers but the last, in order; D: of every layer its weight, then its
+// bias.
+struct PassGradient {
+    const void* lower;
+    const void* upper;                 // null: zero
+    void* box;                         // [P, B, 2, n]
+    void* C;                           // [P, B, rows, out]
+    void* bounds;                      // [P, B, 2, U]
+    void* lines;                       // [P, B, R, 4, U], R = rows where any layer's lines differ by the row, else 1
+    void* parameters;                  // [P, D]
+};
+
 // One ibp_affine: a box through a layer.
 struct Interval {
     std::int64_t members, samples;
@@ -86,6 +99,14 @@ struct Interval {
     void* out_lower;                   // [P, B, out], contiguous
     void* out_upper;
     Layer layer;
+};
+
+// The gradient of an ibp_affine: given those of its bounds, [P, B, out], contiguous. Null: not wanted.
+struct IntervalGradient {
+    const void* lower;
+    const void* upper;
+    void* box;                         // [P, B, 2, in]
+    void* parameters;                  // [P, D]: the weight, then the bias
 };
 
 }  // namespace glsk::cuda

@@ -83,9 +83,9 @@ def _run(command: list[str]) -> None:
 @contextmanager
 def installed(path: Path) -> Iterator[tuple[ModuleType, Emulation]]:
     """Within it, backend="cuda" runs the emulated kernels on CPU tensors; afterwards everything is as before."""
-    names = ("glsk._CUDA", "glsk.cuda")
+    names = ("glsk._CUDA", "glsk.cuda", "glsk.cuda_backward")
     modules = {name: sys.modules.pop(name, None) for name in names}
-    attributes = {name: glsk.__dict__.pop(name, None) for name in ("_CUDA", "cuda")}
+    attributes = {name: glsk.__dict__.pop(name, None) for name in ("_CUDA", "cuda", "cuda_backward")}
     implementations = {op.name: dict(op._implementations) for op in ops.ALL}
     entry = backends._BACKENDS["cuda"]
     try:
