@@ -66,7 +66,8 @@ class Binary:
 
 
 def compile_kernel(kernel: Any, constants: dict[str, object], warps: int, capability: int) -> Binary:
-    """Compile ``kernel`` with ``constants``; pointers are float32 (int32 for rows) and aligned, other numbers int32."""
+    """Compile ``kernel`` with ``constants``; pointers are float32 (int32 for rows) and aligned, numbers int32
+    (leak: float32)."""
     signature: dict[str, str] = {}
     attributes: dict[tuple[int, ...], list[list[object]]] = {}
     for i, name in enumerate(kernel.arg_names):
@@ -76,7 +77,7 @@ def compile_kernel(kernel: Any, constants: dict[str, object], warps: int, capabi
             signature[name] = "*i32" if name in ("units_ptr", "counts_ptr") else "*fp32"
             attributes[i,] = [["tt.divisibility", 16]]
         else:
-            signature[name] = "i32"
+            signature[name] = "fp32" if name == "leak" else "i32"
     values = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
     source = ASTSource(fn=kernel, signature=signature, constexprs=values, attrs=attributes)
     compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps})

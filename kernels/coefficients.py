@@ -71,9 +71,12 @@ def relu_step(
     gain = tl.zeros_like(a)
     if RELU:
         s = below_of(a, s_ptr, unit, mask, SHARED)
-        if not HBOX:
+        if HBOX:
+            a = a * s
+        else:
+            # A slope that is NaN, of a unit without bounds, is lost where a >= 0: the intercept, NaN too, is not.
             gain = tl.minimum(a, 0.0) * below_of(a, s_ptr + SLOPES, unit, mask, SHARED)
-        a = a * tl.where((a >= 0.0) & (s <= 0.5), 0.0, tl.where(a >= 0.0, 1.0, s))
+            a = a * tl.where((a >= 0.0) & (s <= 0.5), 0.0, tl.where(a >= 0.0, 1.0, s))
     else:
         a = tl.where(mask, a, 0.0)
     if not HBOX:
@@ -88,7 +91,7 @@ def concretise(a, lower_ptr, upper_ptr, unit, mask, HBOX: tl.constexpr, SHARED: 
     upper = below_of(a, upper_ptr, unit, mask, SHARED)
     if HBOX:
         # Not abs(a): ptxas 12.8 and 12.9 take the sign mask of a wgmma result for a mask of zero and drop the product.
-        upper = 0.5 * (upper - lower)
+        upper = 0.5 * upper - 0.5 * lower
         lower = -upper
         return a * tl.where(a >= 0.0, upper, lower)
     return a * tl.where(a >= 0.0, lower, upper)

@@ -17,7 +17,7 @@ from glsk.geometry import decode
 @triton.jit(do_not_specialize=["samples", "x_member", "x_sample", "weight_member", "bias_member", "bias_channel"])
 def ibp_affine_kernel(
     lower_ptr, upper_ptr, x_member, x_sample, weight_ptr, weight_member, bias_ptr, bias_member, bias_channel,
-    out_lower_ptr, out_upper_ptr, samples,
+    out_lower_ptr, out_upper_ptr, samples, leak,
     L: tl.constexpr, RELU: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
@@ -45,15 +45,15 @@ def ibp_affine_kernel(
         at = box[:, None] + ((k // (L.kernel_height * L.kernel_width))[None, :] * L.in_height + y) * L.in_width + x
         lower = tl.load(lower_ptr + at, mask=mask, other=0.0)
         upper = tl.load(upper_ptr + at, mask=mask, other=0.0)
-        if RELU:
-            lower, upper = tl.maximum(lower, 0.0), tl.maximum(upper, 0.0)
+        if RELU:  # NaN stays, and of -infinity a plain ReLU makes it
+            lower, upper = tl.where(lower < 0.0, leak * lower, lower), tl.where(upper < 0.0, leak * upper, upper)
         w = tl.load(
             weight_ptr + channel[None, :] * K + k[:, None],
             mask=(channel < L.out_channels)[None, :] & (k < K)[:, None],
             other=0.0,
         )
-        center = tl.dot((lower + upper) * 0.5, w, center, input_precision=PRECISION)
-        radius = tl.dot((upper - lower) * 0.5, tl.abs(w), radius, input_precision=PRECISION)
+        center = tl.dot(lower * 0.5 + upper * 0.5, w, center, input_precision=PRECISION)
+        radius = tl.dot(upper * 0.5 - lower * 0.5, tl.abs(w), radius, input_precision=PRECISION)
     kept = (channel < L.out_channels)[None, :] & exists[:, None]
     bias = tl.load(bias_ptr + member * bias_member + channel * bias_channel, mask=channel < L.out_channels, other=0.0)
     center += bias[None, :]
@@ -66,7 +66,7 @@ def ibp_affine_kernel(
 
 @ops.ibp_affine.implement("triton")
 def ibp_affine(
-    lower: Tensor, upper: Tensor, weight: Tensor, bias: Tensor, geometry: list[int], relu: bool
+    lower: Tensor, upper: Tensor, weight: Tensor, bias: Tensor, geometry: list[int], relu: bool, leak: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """As ``glsk.ops.ibp_affine``."""
     (layer,) = decode(geometry)
@@ -85,7 +85,7 @@ def ibp_affine(
     with on(lower):
         ibp_affine_kernel[grid](
             lower, upper, member_stride(lower), lower.stride(1), weight, member_stride(weight),
-            bias, bias.stride(0), bias.stride(1), out_lower, out_upper, samples,
+            bias, bias.stride(0), bias.stride(1), out_lower, out_upper, samples, leak,
             L=layer, RELU=relu, PRECISION=precision(),
             BLOCK_M=tile.block_m, BLOCK_N=tile.block_n, BLOCK_K=tile.block_k, num_warps=tile.warps,
         )  # fmt: skip

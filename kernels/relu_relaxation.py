@@ -14,12 +14,23 @@ BLOCK = 1024
 
 
 @triton.jit
+def poison(lower, upper):
+    """0, or NaN where an end is not finite: added to what is made of bounds, so that a bound which is none shows."""
+    return (lower - lower) + (upper - upper)
+
+
+@triton.jit
 def upper_line(lower, upper):
     """Slope and intercept of the line above the ReLU."""
     active = lower >= 0.0
     stable = active | (upper <= 0.0)
-    slope = tl.where(active, 1.0, tl.where(stable, 0.0, upper / tl.where(stable, 1.0, upper - lower)))
-    return slope, tl.where(stable, 0.0, -slope * lower)
+    width = tl.where(stable, 1.0, upper - lower)
+    # Halves only where the width overflows: they would lose the last bit of a denormal.
+    wide = width > 3.4028234e38
+    half = tl.where(wide, 0.5, 1.0)
+    slope = upper * half / tl.where(wide, upper * 0.5 - lower * 0.5, width)
+    slope = tl.where(active, 1.0, tl.where(stable, 0.0, slope)) + poison(lower, upper)
+    return slope, tl.where(stable, poison(lower, upper), -slope * lower)
 
 
 @triton.jit
@@ -29,7 +40,7 @@ def relu_relaxation_kernel(lower_ptr, upper_ptr, low_slope_ptr, slope_ptr, inter
     lower = tl.load(lower_ptr + at, mask=mask, other=0.0)
     upper = tl.load(upper_ptr + at, mask=mask, other=0.0)
     slope, intercept = upper_line(lower, upper)
-    low_slope = tl.where((lower >= 0.0) | ((upper > 0.0) & (upper > -lower)), 1.0, 0.0)
+    low_slope = tl.where((lower >= 0.0) | ((upper > 0.0) & (upper > -lower)), 1.0, 0.0) + poison(lower, upper)
     tl.store(low_slope_ptr + at, low_slope, mask=mask)
     tl.store(slope_ptr + at, slope, mask=mask)
     tl.store(intercept_ptr + at, intercept, mask=mask)
@@ -57,10 +68,11 @@ def channel_last_slopes_kernel(
     mask = unit < units
     source = unit % channels * (units // channels) + unit // channels
     lower = tl.load(lower_ptr + pair * units + source, mask=mask, other=0.0)
+    upper = tl.load(upper_ptr + pair * units + source, mask=mask, other=0.0)
     if HBOX:
-        tl.store(slopes_ptr + pair * slopes + unit, tl.where(lower >= 0.0, 1.0, 0.0), mask=mask)
+        kept = tl.where(lower >= 0.0, 1.0, 0.0) + poison(lower, upper)
+        tl.store(slopes_ptr + pair * slopes + unit, kept, mask=mask)
     else:
-        upper = tl.load(upper_ptr + pair * units + source, mask=mask, other=0.0)
         slope, intercept = upper_line(lower, upper)
         tl.store(slopes_ptr + 2 * pair * slopes + unit, slope, mask=mask)
         tl.store(slopes_ptr + (2 * pair + 1) * slopes + unit, intercept, mask=mask)

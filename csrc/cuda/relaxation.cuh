@@ -29,11 +29,12 @@ __device__ __forceinline__ T poison(T l, T u) {
     return (l - l) + (u - u);
 }
 
-// u / (u - l) of an unstable unit. Halves only where the width overflows: they would lose the last bit of a denormal.
+// A number divided by the width of [l, u]. By half of both only where the width overflows: halves would lose the last bit
+// of a denormal.
 template <class T>
-__device__ __forceinline__ T chord(T l, T u) {
+__device__ __forceinline__ T by_width(T value, T l, T u) {
     const T width = u - l;
-    return width <= largest_finite<T>() ? u / width : u / 2 / (u / 2 - l / 2);
+    return width <= largest_finite<T>() ? value / width : value / 2 / (u / 2 - l / 2);
 }
 
 // The lines around a ReLU. adaptive: DeepPoly's, CROWN's; parallel: DeepZ's; mask: the 0/1 mask of the hybrid zonotope,
@@ -43,7 +44,7 @@ __device__ __forceinline__ Lines<T> relu_lines(Rule rule, T l, T u) {
     const T none = poison(l, u);
     if (l >= T(0)) return {T(1) + none, none, T(1) + none, none};
     if (u <= T(0) || rule == Rule::mask) return {none, none, none, none};
-    const T slope = chord(l, u) + none;
+    const T slope = by_width(u, l, u) + none;
     return {rule == Rule::parallel ? slope : (u > -l ? T(1) : T(0)) + none, none, slope, -slope * l};
 }
 
@@ -64,10 +65,10 @@ struct Ends {
 template <class T>
 __device__ __forceinline__ Ends<T> gradient_of_bounds(Rule rule, T leak, T l, T u, const Lines<T>& gradient) {
     if (!(l < T(0) && u > T(0)) || rule == Rule::mask) return {T(0), T(0)};
-    const T rest = T(1) - leak, width = u - l, intercept = rest * gradient.upper_intercept;
+    const T rest = T(1) - leak, intercept = rest * gradient.upper_intercept;
     const T slope = rest * (gradient.upper_slope + (rule == Rule::parallel ? gradient.lower_slope : T(0)));
-    const T up = chord(l, u), down = chord(-u, -l);  // u / (u - l) and -l / (u - l)
-    return {slope * up / width - intercept * up * up, slope * down / width + intercept * down * down};
+    const T up = by_width(u, l, u), down = by_width(-l, l, u);
+    return {by_width(slope * up, l, u) - intercept * up * up, by_width(slope * down, l, u) + intercept * down * down};
 }
 
 template <class T>
