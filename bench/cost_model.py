@@ -100,7 +100,7 @@ def costs(net: str) -> list[Cost]:
     for k, plan in enumerate(aot.crown_plans(layers, 9, 90), start=1):
         own = not plan.start.from_C
         rows = 2 * layers[k].out_features if own else 9
-        binary = aot.compile_pass(plan, 1 + own, own, False, "tf32x3", 90)
+        binary = aot.compile_pass(plan, 1 + own, own, 2, "tf32x3", 90)
         found.append(cost(f"layer {k}" if own else "margins", plan, rows, binary))
     return found
 

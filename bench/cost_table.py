@@ -70,7 +70,7 @@ def rows(net: str) -> list[Row]:
         else:
             one_sided = layers[k].out_features if own else 9
             assert one_sided * _taps(layers[:k] if own else layers) >= TRITON_FROM, "the general kernel is not modelled"
-            binary = aot.compile_pass(plan, 1 + own, own, False, PRECISION, 90)
+            binary = aot.compile_pass(plan, 1 + own, own, 2, PRECISION, 90)
             name = f"layer {k}" if own else "margins"
             found.append(_on_tensor_cores(net, cost_model.cost(name, plan, (1 + own) * one_sided, binary)))
     return found

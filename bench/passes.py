@@ -30,7 +30,7 @@ def _timed(backend: str, seconds: dict[str, float], device: str) -> Iterator[Non
     run: Callable[..., Any] = known.get(backend, ops.crown_pass.reference)
 
     def call(*operands: Any) -> Any:
-        weights, C = operands[2], operands[6]
+        weights, C = operands[2], operands[7]
         name = f"layer {len(weights) - 1}" if C is None else "margins"
         started = _now(device)
         result = run(*operands)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import cache
 
 import pytest
+import torch
 from torch import Tensor
 
 import glsk
@@ -24,12 +25,17 @@ def arguments(op: str) -> tuple[object, ...]:
     layers, weights, biases = bounded.chain.geometry, list(population.weights), list(population.biases)
     lowers, uppers = ([bounds[end] for bounds in hidden.values()] for end in (0, 1))
     box: tuple[Tensor, Tensor] = case.x_L.flatten(1)[None], case.x_U.flatten(1)[None]
+    none = box[0].new_empty(0)
     first = weights[:2], biases[:2], lowers[:1], uppers[:1]
+    rest = [none], None, None, None, encode(layers[:2]), [0.0] * 2
+    everything = *box, weights, biases, lowers, uppers, [none] * 2
+    radius, nothing = (box[1] - box[0]) / 2, [torch.zeros_like(bias) for bias in biases[:2]]
     return {
         "ibp_affine": (lowers[0], uppers[0], weights[1], biases[1], list(layers[1]), True),
-        "crown_pass-layer": (*box, *first, None, None, None, encode(layers[:2]), True),
-        "crown_pass-margins": (*box, weights, biases, lowers, uppers, case.C, None, None, encode(layers), False),
-        "hbox_pass": (*box, weights[:2], lowers[:1], uppers[:1], None, encode(layers[:2])),
+        "crown_pass-layer": (*box, *first, *rest, "adaptive", True),
+        "crown_pass-margins": (*everything, case.C, None, None, encode(layers), [0.0] * 3, "adaptive", False),
+        "crown_pass-mask": (-radius, radius, weights[:2], nothing, lowers[:1], uppers[:1], *rest, "mask", False),
+        "optimised_pass": (*everything, case.C, None, None, encode(layers), [0.0] * 3, "adaptive", False, 20, 0.1),
         "hbox_relu": (lowers[0], uppers[0], lowers[0], uppers[0]),
         "relu_relaxation": (lowers[0], uppers[0]),
         "robust_cross_entropy": (case.C[..., 0].expand(MEMBERS, -1, -1).contiguous(),),
@@ -37,7 +43,7 @@ def arguments(op: str) -> tuple[object, ...]:
 
 
 NAMES = (
-    "ibp_affine", "crown_pass-layer", "crown_pass-margins", "hbox_pass", "hbox_relu", "relu_relaxation",
+    "ibp_affine", "crown_pass-layer", "crown_pass-margins", "crown_pass-mask", "hbox_relu", "optimised_pass", "relu_relaxation",
     "robust_cross_entropy",
 )  # fmt: skip
 

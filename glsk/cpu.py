@@ -75,27 +75,31 @@ def crown_pass(
     biases: list[Tensor],
     lowers: list[Tensor],
     uppers: list[Tensor],
+    lines: list[Tensor],
     C: Tensor | None,
     known_lower: Tensor | None,
     known_upper: Tensor | None,
     geometry: list[int],
+    leaks: list[float],
+    rule: str,
     bound_upper: bool,
 ) -> tuple[Tensor, Tensor]:
     known = None if known_lower is None or known_upper is None else (known_lower, known_upper)
-    return _pass(x_L, x_U, weights, biases, lowers, uppers, C, known, geometry, bound_upper, hbox=False)
+    plain = not any(leaks) and not any(given.numel() for given in lines)
+    if plain and rule == "adaptive":
+        return _pass(x_L, x_U, weights, biases, lowers, uppers, C, known, geometry, bound_upper, hbox=False)
+    if plain and rule == "mask" and not bound_upper and known is None and _is_radius(x_L, x_U, biases):
+        nothing: list[None] = [None] * len(weights)
+        radius, upper = _pass(x_L, x_U, weights, nothing, lowers, uppers, C, None, geometry, False, hbox=True)
+        return -radius, upper
+    return ops.crown_pass.reference(
+        x_L, x_U, weights, biases, lowers, uppers, lines, C, known_lower, known_upper, geometry, leaks, rule, bound_upper
+    )
 
 
-@ops.hbox_pass.implement("cpu")
-def hbox_pass(
-    x_L: Tensor,
-    x_U: Tensor,
-    weights: list[Tensor],
-    lowers: list[Tensor],
-    uppers: list[Tensor],
-    C: Tensor | None,
-    geometry: list[int],
-) -> Tensor:
-    return _pass(x_L, x_U, weights, [None] * len(weights), lowers, uppers, C, None, geometry, False, hbox=True)[0]
+def _is_radius(x_L: Tensor, x_U: Tensor, biases: list[Tensor]) -> bool:
+    """Whether a pass has a box around 0 and no constants: its bounds are then radii."""
+    return torch.equal(x_L, -x_U) and not any(bias.any() for bias in biases)
 
 
 @ops.chain_bounds.implement("cpu")
@@ -106,10 +110,16 @@ def chain_bounds(
     biases: list[Tensor],
     C: Tensor | None,
     geometry: list[int],
+    leaks: list[float],
     method: str,
     prune: bool,
     bound_upper: bool,
-) -> tuple[Tensor, Tensor]:
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    if keep or any(leaks) or method == "DeepZ":
+        return ops.chain_bounds.reference(
+            x_L, x_U, weights, biases, C, geometry, leaks, method, prune, bound_upper, keep
+        )
     lower, upper = empty_bounds(x_L, weights, C, geometry, bound_upper)
     members, samples, rows = lower.shape
     x_L, x_U, C = x_L.contiguous(), x_U.contiguous(), None if C is None else C.contiguous()
@@ -129,7 +139,7 @@ def chain_bounds(
         _address(upper),
         _threads(),
     )
-    return lower, upper
+    return lower, upper, lower.new_empty(0)
 
 
 def _pass(

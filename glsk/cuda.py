@@ -4,7 +4,7 @@ Launches go to the current stream of the tensors' device and never wait for it: 
 """
 
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -40,19 +40,6 @@ preferred to the general CUDA kernel."""
 def _where(tensor: Tensor) -> tuple[int, int]:
     """Device index and stream handle."""
     return tensor.get_device(), torch.cuda.current_stream(tensor.device).cuda_stream
-
-
-def _agree(tensors: Iterable[Tensor | None]) -> None:
-    """Raises ValueError unless all tensors share a device and a dtype: a kernel would read wild addresses."""
-    first: Tensor | None = None
-    for tensor in tensors:
-        if tensor is None:
-            continue
-        first = tensor if first is None else first
-        if tensor.device != first.device or tensor.dtype != first.dtype:
-            raise ValueError(
-                f"tensors of one call must agree: {first.dtype} on {first.device} and {tensor.dtype} on {tensor.device}"
-            )
 
 
 class _Views:
@@ -114,57 +101,26 @@ def crown_pass(
     biases: list[Tensor],
     lowers: list[Tensor],
     uppers: list[Tensor],
+    lines: list[Tensor],
     C: Tensor | None,
     known_lower: Tensor | None,
     known_upper: Tensor | None,
     geometry: list[int],
+    leaks: list[float],
+    rule: str,
     bound_upper: bool,
 ) -> tuple[Tensor, Tensor]:
     known = (known_lower, known_upper)
-    _agree([x_L, x_U, *weights, *biases, *lowers, *uppers, C, *known])
+    operands = (x_L, x_U, weights, biases, lowers, uppers, lines, C, *known, geometry, leaks, rule, bound_upper)
     if len(weights) == 1 and C is None and None in known:
         lower, upper = ibp_affine(x_L, x_U, weights[0], biases[0], geometry, False)  # one layer: the same bounds
         return lower, upper if bound_upper else x_L.new_empty(0)
     if len(weights) > _CUDA.max_layers:
-        return ops.crown_pass.reference(x_L, x_U, weights, biases, lowers, uppers, C, *known, geometry, bound_upper)
-    none = [x_L.new_empty(0)] * len(lowers)
-    leaks = [0.0] * len(weights)
-    found = _pass(
-        x_L, x_U, weights, biases, lowers, uppers, none, C, known, geometry, leaks, "adaptive", 1 + bound_upper
-    )
+        return ops.crown_pass.reference(*operands)
+    found = _pass(*operands[:8], known, geometry, leaks, rule, 1 + bound_upper)
     if found is None:
-        return ops.crown_pass(
-            x_L, x_U, weights, biases, lowers, uppers, C, *known, geometry, bound_upper, backend="triton"
-        )
+        return ops.crown_pass(*operands, backend="triton")
     return found
-
-
-@ops.hbox_pass.implement("cuda")
-def hbox_pass(
-    x_L: Tensor,
-    x_U: Tensor,
-    weights: list[Tensor],
-    lowers: list[Tensor],
-    uppers: list[Tensor],
-    C: Tensor | None,
-    geometry: list[int],
-) -> Tensor:
-    _agree([x_L, x_U, *weights, *lowers, *uppers, C])
-    radius = x_U / 2 - x_L / 2
-    if len(weights) == 1 and C is None:
-        no_bias = radius.new_zeros(1, decode(geometry)[0].out_channels)
-        return ibp_affine(-radius, radius, weights[0], no_bias, geometry, False)[1]  # centre 0, radius |W| r
-    if len(weights) > _CUDA.max_layers:
-        return ops.hbox_pass.reference(x_L, x_U, weights, lowers, uppers, C, geometry)
-    no_biases: list[Tensor | None] = [None] * len(weights)
-    none = [x_L.new_empty(0)] * len(lowers)
-    leaks = [0.0] * len(weights)
-    found = _pass(
-        -radius, radius, weights, no_biases, lowers, uppers, none, C, (None, None), geometry, leaks, "mask", 1
-    )
-    if found is None:
-        return ops.hbox_pass(x_L, x_U, weights, lowers, uppers, C, geometry, backend="triton")
-    return -found[0]
 
 
 def _pass(
@@ -339,7 +295,6 @@ def _arguments(layers: tuple[Geometry, ...], rows: int, spec: bool, dtype: torch
 def ibp_affine(
     lower: Tensor, upper: Tensor, weight: Tensor, bias: Tensor, geometry: list[int], relu: bool, leak: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    _agree([lower, upper, weight, bias])
     (layer,) = decode(geometry)
     members, samples = weight.shape[0], lower.shape[1]
     out = tuple(_empty(lower, members, samples, layer.out_features) for _ in range(2))
@@ -364,7 +319,6 @@ def ibp_affine(
 
 @ops.relu_relaxation.implement("cuda")
 def relu_relaxation(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    _agree([lower, upper])
     lines = _elementwise(_CUDA.run_relu_relaxation, lower, upper, outputs=3)
     return lines[0], lines[1], lines[2]
 
@@ -373,7 +327,6 @@ def relu_relaxation(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor, Tenso
 def hbox_relu(
     box_lower: Tensor, box_upper: Tensor, lower: Tensor, upper: Tensor, leak: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    _agree([box_lower, box_upper, lower, upper])
     box = _elementwise(_CUDA.run_hbox_relu, box_lower, box_upper, lower, upper, outputs=2, options=(leak,))
     return box[0], box[1]
 

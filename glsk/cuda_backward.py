@@ -18,6 +18,7 @@ from glsk.geometry import decode
 Gradients = list[Tensor | None]
 
 
+@ops.crown_pass.implement_backward("cuda")
 def crown_pass(
     operands: list[Any], outputs: tuple[Tensor, ...], grads: tuple[Tensor | None, ...], needs: list[bool]
 ) -> Gradients:
@@ -31,8 +32,8 @@ def crown_pass(
     if known_lower is not None and known_upper is not None:
         # A pruned row passes its gradient on to the known bounds that it kept.
         stable = (known_lower >= 0) | (known_upper <= 0)
-        known = [None if side is None else torch.where(stable, side, 0.0) for side in sides]
-        sides = [None if side is None else torch.where(stable, 0.0, side) for side in sides]
+        known = [None if side is None else side.masked_fill(~stable, 0.0) for side in sides]
+        sides = [None if side is None else side.masked_fill(stable, 0.0) for side in sides]
 
     members, samples = weights[0].shape[0], x_L.shape[1]
     layers = decode(geometry)
@@ -72,11 +73,12 @@ def crown_pass(
     return wanted.in_shape(found)
 
 
+@ops.ibp_affine.implement_backward("cuda")
 def ibp_affine(
     operands: list[Any], outputs: tuple[Tensor, ...], grads: tuple[Tensor | None, ...], needs: list[bool]
 ) -> Gradients:
     """The gradient of an interval step (csrc/cuda/ibp_backward.cu)."""
-    lower, upper, weight, bias, geometry, relu, leak = operands
+    lower, upper, weight, bias, geometry, relu, *leak = operands
     wanted = _Wanted(operands[:4], needs)
     (layer,) = decode(geometry)
     members, samples = weight.shape[0], lower.shape[1]
@@ -94,7 +96,7 @@ def ibp_affine(
             samples,
             list(geometry),
             relu,
-            leak,
+            *(leak or [0.0]),
             view.weights(weight),
             view(lower),
             view(upper),

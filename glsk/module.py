@@ -195,6 +195,7 @@ class BoundedModule:
             backend=backends.resolve(backend, lower.device, lower.dtype),
             prune=prune,
             bound_upper=bound_upper,
+            leaks=self.chain.leaks,
         )
 
     def _specification(self, C: Tensor, lower: Tensor, check_finite: bool) -> Tensor:

@@ -11,22 +11,28 @@ from glsk.geometry import Geometry
 from glsk.layers import Normalize
 
 SUPPORTED = (
-    "Conv2d (any stride and zero padding, dilation 1, groups 1), Linear, ReLU, Flatten, glsk.Normalize as the first "
+    "Conv2d (any stride and zero padding, dilation 1, groups 1), AvgPool2d, Linear, ReLU, LeakyReLU, Flatten, glsk.Normalize as the first "
     "layer, and BatchNorm1d/2d in eval mode right after a Linear/Conv2d, inside nn.Sequential"
 )
 
 
 @dataclass(frozen=True)
 class Affine:
-    """One affine layer of a chain: its module path, parameter names, shape, and what was folded into it."""
+    """One affine layer of a chain: its module path, parameter names, shape, and what was folded into it.
+
+    ``weight`` is None for a layer without parameters, an average pool: every window's weights are then ``1 / divisor``.
+    ``leak`` is the slope below zero of the activation that follows, 0 for a ReLU.
+    """
 
     name: str
     geometry: Geometry
-    weight: str
+    weight: str | None
     bias: str | None
     batch_norm: nn.BatchNorm1d | nn.BatchNorm2d | None = None
     batch_norm_weight: str | None = None
     batch_norm_bias: str | None = None
+    divisor: int = 1
+    leak: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,11 @@ class Chain:
     @property
     def geometry(self) -> tuple[Geometry, ...]:
         return tuple(layer.geometry for layer in self.layers)
+
+    @property
+    def leaks(self) -> tuple[float, ...]:
+        """The slope below zero of the activation after each layer."""
+        return tuple(layer.leak for layer in self.layers)
 
     @property
     def num_outputs(self) -> int:
@@ -103,7 +114,9 @@ class _Builder:
             Normalize: self._normalize,
             nn.Conv2d: self._conv,
             nn.Linear: self._linear,
+            nn.AvgPool2d: self._average_pool,
             nn.ReLU: self._relu,
+            nn.LeakyReLU: self._relu,
             nn.Flatten: self._flatten,
             nn.BatchNorm1d: self._batch_norm,
             nn.BatchNorm2d: self._batch_norm,
@@ -183,11 +196,31 @@ class _Builder:
         assert weight is not None
         self.layers.append(Affine(path, shape, weight, self._name(module.bias)))
 
-    def _relu(self, path: str, module: nn.ReLU) -> None:
+    def _average_pool(self, path: str, module: nn.AvgPool2d) -> None:
+        kernel, padding = _pair(module.kernel_size), _pair(module.padding)
+        stride = kernel if module.stride is None else _pair(module.stride)
+        if module.ceil_mode or (padding != (0, 0) and not module.count_include_pad):
+            raise self._refuse(path, module, "only ceil_mode=False, and with padding count_include_pad=True")
+        if len(self.shape) != 3:
+            raise ValueError(f"layer {path!r} (AvgPool2d): expects [C, H, W], is given {list(self.shape)}")
+        channels, height, width = self.shape
+        size = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip((height, width), kernel, stride, padding, strict=True)]
+        if min(size) < 1:
+            raise ValueError(f"layer {path!r} (AvgPool2d): kernel {kernel} exceeds the padded input {list(self.shape)}")
+        shape = (*self.shape, channels, *size, *kernel, *stride, *padding, 0)
+        self.shape = (channels, size[0], size[1])
+        divisor = module.divisor_override or kernel[0] * kernel[1]
+        self.layers.append(Affine(path, Geometry._make(shape), None, None, divisor=divisor))
+
+    def _relu(self, path: str, module: nn.ReLU | nn.LeakyReLU) -> None:
         if not self.layers:
-            raise self._refuse(path, module, "a ReLU must follow an affine layer")
+            raise self._refuse(path, module, "an activation must follow an affine layer")
+        leak = float(getattr(module, "negative_slope", 0.0))
+        if not 0 <= leak <= 1:
+            raise self._refuse(path, module, f"negative_slope must lie in [0, 1], it is {leak}")
         last = self.layers[-1]
-        self.layers[-1] = replace(last, geometry=last.geometry._replace(relu=1))
+        before = last.leak if last.geometry.relu else 1.0  # one activation after another: slopes multiply
+        self.layers[-1] = replace(last, geometry=last.geometry._replace(relu=1), leak=before * leak)
 
     def _flatten(self, path: str, module: nn.Flatten) -> None:
         if module.start_dim != 1 or module.end_dim not in (-1, len(self.shape)):
@@ -211,3 +244,8 @@ class _Builder:
             batch_norm_weight=self._name(module.weight),
             batch_norm_bias=self._name(module.bias),
         )
+
+
+def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
+    """A size as (height, width)."""
+    return (value, value) if isinstance(value, int) else (value[0], value[-1])

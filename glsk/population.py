@@ -93,11 +93,22 @@ def resolve(chain: Chain, net: nn.Module, params: Params | None) -> dict[str, Te
 
 def assemble(chain: Chain, named: Mapping[str, Tensor]) -> Population:
     """Weights and biases a layer, BatchNorm folded in."""
-    layers = [_layer(layer, named) for layer in chain.layers]
+    some = next(iter(named.values()))
+    layers = [_layer(layer, named) if layer.weight else _average(layer, some) for layer in chain.layers]
     return Population(tuple(w for w, _ in layers), tuple(b for _, b in layers))
 
 
+def _average(layer: Affine, like: Tensor) -> tuple[Tensor, Tensor]:
+    """An average pool as a convolution, the same for all members."""
+    shape, members = layer.geometry, like.shape[0]
+    eye = torch.eye(shape.out_channels, dtype=like.dtype, device=like.device) / layer.divisor
+    weight = eye[None, :, :, None, None].repeat(1, 1, 1, shape.kernel_height, shape.kernel_width)
+    bias = like.new_zeros(1, shape.out_channels)
+    return weight.expand(members, -1, -1, -1, -1), bias.expand(members, -1)
+
+
 def _layer(layer: Affine, named: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    assert layer.weight is not None
     weight = named[layer.weight]
     members = weight.shape[0]
     weight = weight.reshape(members, *layer.geometry.weight_shape)

@@ -8,12 +8,11 @@ Importing this package adds the ``triton`` implementation to every op.
 * ``config`` holds every tile size; ``launch`` the precision of products (:func:`glsk.precision.set_precision`).
 """
 
-from glsk.kernels import crown_pass, hbox_pass, hbox_relu, ibp_affine, relu_relaxation, robust_cross_entropy
+from glsk.kernels import crown_pass, hbox_relu, ibp_affine, relu_relaxation, robust_cross_entropy
 from glsk.kernels.passes import pass_workspace
 
 __all__ = [
     "crown_pass",
-    "hbox_pass",
     "hbox_relu",
     "ibp_affine",
     "pass_workspace",

@@ -66,8 +66,7 @@ class Binary:
 
 
 def compile_kernel(kernel: Any, constants: dict[str, object], warps: int, capability: int) -> Binary:
-    """Compile ``kernel`` with ``constants``; pointers are float32 (int32 for rows) and aligned, numbers int32
-    (leak: float32)."""
+    """Compile ``kernel`` with ``constants``; pointers are float32 (int32 for rows) and aligned, other numbers int32."""
     signature: dict[str, str] = {}
     attributes: dict[tuple[int, ...], list[list[object]]] = {}
     for i, name in enumerate(kernel.arg_names):
@@ -77,7 +76,7 @@ def compile_kernel(kernel: Any, constants: dict[str, object], warps: int, capabi
             signature[name] = "*i32" if name in ("units_ptr", "counts_ptr") else "*fp32"
             attributes[i,] = [["tt.divisibility", 16]]
         else:
-            signature[name] = "fp32" if name == "leak" else "i32"
+            signature[name] = "i32"
     values = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
     source = ASTSource(fn=kernel, signature=signature, constexprs=values, attrs=attributes)
     compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps})
@@ -101,9 +100,9 @@ def _tool(name: str, *arguments: str) -> str:
 
 
 @cache
-def compile_pass(plan: Plan, sides: int, listed: bool, hbox: bool, precision: str, capability: int) -> Binary:
+def compile_pass(plan: Plan, sides: int, listed: bool, lines: int, precision: str, capability: int) -> Binary:
     """The engine for one pass."""
-    constants = {"PLAN": plan, "SIDES": sides, "LISTED": listed, "HBOX": hbox, "PRECISION": precision}
+    constants = {"PLAN": plan, "SIDES": sides, "LISTED": listed, "LINES": lines, "PRECISION": precision}
     return compile_kernel(back_substitution.back_substitution_kernel, constants, plan.warps, capability)
 
 
@@ -134,8 +133,8 @@ def compile_small(plan: Plan, capability: int) -> list[Binary]:
         (pack.pack_stage_kernel, split),
         (pack.pack_first_kernel, first),
         (rows.unstable_rows_kernel, {"UPPER": True, "BLOCK": rows.BLOCK}),
-        (relu_relaxation.channel_last_slopes_kernel, {"HBOX": False, "BLOCK": relu_relaxation.BLOCK}),
-        (relu_relaxation.channel_last_slopes_kernel, {"HBOX": True, "BLOCK": relu_relaxation.BLOCK}),
+        (relu_relaxation.channel_last_slopes_kernel, {"MASK": False, "BLOCK": relu_relaxation.BLOCK}),
+        (relu_relaxation.channel_last_slopes_kernel, {"MASK": True, "BLOCK": relu_relaxation.BLOCK}),
         (relu_relaxation.relu_relaxation_kernel, {"BLOCK": relu_relaxation.BLOCK}),
         (hbox_relu.hbox_relu_kernel, {"BLOCK": hbox_relu.BLOCK}),
         (

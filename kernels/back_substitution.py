@@ -3,7 +3,8 @@
 A program carries ``plan.rows`` one-sided rows of one (member, sample) from their own weights (or C) down to the box. An
 upper bound is the negated lower bound of the negated row, so all rows take one ReLU step: a coefficient a becomes
 ``a * (a < 0 ? s : lambda)`` and the constant gains ``min(a, 0) * t + a' * b``, s and t the upper line's slope and
-intercept, lambda = [s > 1/2] the lower slope. Constants stay in registers; the coefficients between two products lie in
+intercept, lambda = [s > 1/2] the lower slope (LINES == 2), or lambda and the lower line's intercept are given as well
+(LINES == 4). Constants stay in registers; the coefficients between two products lie in
 the program's own slice of scratch, so nothing of size P x B x rows x inputs exists. Programs share no sums: the same
 inputs give the same bits, however many programs there are.
 """
@@ -26,7 +27,7 @@ from glsk.kernels.coefficients import (
 @triton.jit
 def _start(
     scratch_ptr, packed_ptr, C_ptr, s_ptr, lower_ptr, upper_ptr, units_ptr, block, pair, count, R,
-    PLAN: tl.constexpr, SIDES: tl.constexpr, LISTED: tl.constexpr, HBOX: tl.constexpr,
+    PLAN: tl.constexpr, SIDES: tl.constexpr, LISTED: tl.constexpr, LINES: tl.constexpr,
 ):  # fmt: skip
     """The rows' own weights, or C, through the first ReLU into the scratch (or the box); returns the constants."""
     S: tl.constexpr = PLAN.start
@@ -42,9 +43,7 @@ def _start(
     else:
         channel = unit // (S.out_height * S.out_width)
         source = packed_ptr + S.first + channel * S.units
-        constant = tl.zeros([ROWS], tl.float32)
-        if not HBOX:
-            constant += sign * tl.load(packed_ptr + S.first_bias + channel, mask=valid, other=0.0)
+        constant = sign * tl.load(packed_ptr + S.first_bias + channel, mask=valid, other=0.0)
     top = unit // S.out_width % S.out_height * S.stride_y - S.padding_y
     left = unit % S.out_width * S.stride_x - S.padding_x
     for start in range(0, S.units, BLOCK):
@@ -66,10 +65,10 @@ def _start(
                 pixel = (y * S.image_x + x) * S.channels + c[None, :]
         a = sign[:, None] * tl.load(source[:, None] + column, mask=mask, other=0.0)
         if S.last:
-            gain = concretise(a, lower_ptr, upper_ptr, pixel, mask, HBOX, False)
+            gain = concretise(a, lower_ptr, upper_ptr, pixel, mask, False)
         else:
             a, gain = relu_step(
-                a, s_ptr + S.slopes, packed_ptr + S.bias, pixel, c, mask, SLOPES, RELU, HBOX, False
+                a, s_ptr + S.slopes, packed_ptr + S.bias, pixel, c, mask, SLOPES, RELU, LINES, False
             )  # fmt: skip
             tl.store(scratch_ptr + row[:, None] * S.units + u[None, :], a, mask=(u < S.units)[None, :])
         constant += tl.sum(gain, axis=1)
@@ -79,7 +78,7 @@ def _start(
 @triton.jit
 def _product(
     scratch_ptr, packed_ptr, s_ptr, lower_ptr, upper_ptr, units_ptr, block, pair, count, R,
-    PLAN: tl.constexpr, J: tl.constexpr, SIDES: tl.constexpr, LISTED: tl.constexpr, HBOX: tl.constexpr,
+    PLAN: tl.constexpr, J: tl.constexpr, SIDES: tl.constexpr, LISTED: tl.constexpr, LINES: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Product J for the program's rows: one layer down, through its ReLU or to the box; returns what constants gain."""
@@ -156,10 +155,10 @@ def _product(
             mask = mask & within(y, n_y, IMAGE_Y) & within(x, n_x, IMAGE_X)
             under = ((y * IMAGE_X + x) * PIXEL)[:, None] + ((n_y * IMAGE_X + n_x) * PIXEL + channel * CHANNEL)[None, :]
             if LAST:
-                gain = concretise(acc, lower_ptr, upper_ptr, under, mask, HBOX, SHARED)
+                gain = concretise(acc, lower_ptr, upper_ptr, under, mask, SHARED)
             else:
                 acc, gain = relu_step(
-                    acc, s_ptr + G.slopes, packed_ptr + G.bias, under, channel, mask, SLOPES, RELU, HBOX, SHARED
+                    acc, s_ptr + G.slopes, packed_ptr + G.bias, under, channel, mask, SLOPES, RELU, LINES, SHARED
                 )  # fmt: skip
                 tl.store(target_ptr + (row_at[:, None] + n_at[None, :]), acc, mask=kept)
             constant += tl.sum(gain, axis=1)
@@ -170,18 +169,17 @@ def _product(
 def back_substitution_kernel(
     packed_ptr,  # [P, packed], of pack.py
     C_ptr,  # [B, R, units], or unused
-    slopes_ptr,  # [P, B, 2, slopes] (HBox: [P, B, 1, slopes]), of relu_relaxation.py, or unused
+    slopes_ptr,  # [P, B, LINES, slopes], of relu_relaxation.py, or unused
     x_L_ptr, x_U_ptr, x_member, x_sample,  # the box and its strides
     units_ptr, counts_ptr,  # [P, B, R] and [P, B]: the rows wanted, or unused
     lower_ptr, upper_ptr,  # [P, B, R]
     scratch_ptr,  # [programs, scratch]
     pairs, samples, R, row_blocks,
-    PLAN: tl.constexpr, SIDES: tl.constexpr, LISTED: tl.constexpr, HBOX: tl.constexpr, PRECISION: tl.constexpr,
+    PLAN: tl.constexpr, SIDES: tl.constexpr, LISTED: tl.constexpr, LINES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Every program takes every so-manieth (pair, block of rows) until none is left."""
     ROWS: tl.constexpr = PLAN.rows
     DEPTH: tl.constexpr = PLAN.depth
-    SLOPE_ROWS: tl.constexpr = 1 if HBOX else 2  # s, and t but for HBox
     scratch_ptr += tl.program_id(0).to(tl.int64) * PLAN.scratch
     task = tl.program_id(0).to(tl.int64)
     while task < pairs * row_blocks:
@@ -194,20 +192,21 @@ def back_substitution_kernel(
         if block * ROWS < count * SIDES:
             member, sample = pair // samples, pair % samples
             packed = packed_ptr + member * PLAN.packed
-            s = slopes_ptr + pair * (SLOPE_ROWS * PLAN.slopes)
+            s = slopes_ptr + pair * (LINES * PLAN.slopes)
             x_L = x_L_ptr + member * x_member + sample * x_sample
             x_U = x_U_ptr + member * x_member + sample * x_sample
             C = C_ptr + sample * R * PLAN.start.units
             constant = _start(
-                scratch_ptr, packed, C, s, x_L, x_U, units_ptr, block, pair, count, R, PLAN, SIDES, LISTED, HBOX
+                scratch_ptr, packed, C, s, x_L, x_U, units_ptr, block, pair, count, R, PLAN, SIDES, LISTED, LINES
             )
             for j in tl.static_range(DEPTH):
                 tl.debug_barrier()  # what one product has stored, all threads may load
                 constant += _product(
                     scratch_ptr, packed, s, x_L, x_U, units_ptr, block, pair, count, R,
-                    PLAN, j, SIDES, LISTED, HBOX, PRECISION,
+                    PLAN, j, SIDES, LISTED, LINES, PRECISION,
                 )  # fmt: skip
             tl.debug_barrier()  # the next task stores where this one has loaded
+            constant = tl.where(constant == float("inf"), float("nan"), constant)  # absurd: something overflowed
             slot = block * ROWS + tl.arange(0, ROWS)
             unit, sign, valid = row_of(slot, pair, count, units_ptr, R, SIDES, LISTED)
             tl.store(lower_ptr + pair * R + unit, constant, mask=valid & (sign > 0))

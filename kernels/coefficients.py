@@ -65,35 +65,31 @@ def below_of(a, ptr, unit, mask, SHARED: tl.constexpr):
 @triton.jit
 def relu_step(
     a, s_ptr, bias_ptr, unit, channel, mask,
-    SLOPES: tl.constexpr, RELU: tl.constexpr, HBOX: tl.constexpr, SHARED: tl.constexpr,
+    SLOPES: tl.constexpr, RELU: tl.constexpr, LINES: tl.constexpr, SHARED: tl.constexpr,
 ):  # fmt: skip
     """The coefficients below a ReLU and, for every coefficient, what the constant gains."""
     gain = tl.zeros_like(a)
     if RELU:
-        s = below_of(a, s_ptr, unit, mask, SHARED)
-        if HBOX:
-            a = a * s
-        else:
-            # A slope that is NaN, of a unit without bounds, is lost where a >= 0: the intercept, NaN too, is not.
+        if LINES == 2:
+            s = below_of(a, s_ptr, unit, mask, SHARED)
             gain = tl.minimum(a, 0.0) * below_of(a, s_ptr + SLOPES, unit, mask, SHARED)
             a = a * tl.where((a >= 0.0) & (s <= 0.5), 0.0, tl.where(a >= 0.0, 1.0, s))
+        else:
+            low = below_of(a, s_ptr + SLOPES, unit, mask, SHARED)
+            gain = a * tl.where(a >= 0.0, low, below_of(a, s_ptr + 3 * SLOPES, unit, mask, SHARED))
+            low = below_of(a, s_ptr, unit, mask, SHARED)
+            a = a * tl.where(a >= 0.0, low, below_of(a, s_ptr + 2 * SLOPES, unit, mask, SHARED))
     else:
         a = tl.where(mask, a, 0.0)
-    if not HBOX:
-        gain += a * tl.load(bias_ptr + channel)[None, :]
+    gain += a * tl.load(bias_ptr + channel)[None, :]
     return a, gain
 
 
 @triton.jit
-def concretise(a, lower_ptr, upper_ptr, unit, mask, HBOX: tl.constexpr, SHARED: tl.constexpr):
-    """What each coefficient of an input contributes to the row's lower bound (HBox: to its radius)."""
+def concretise(a, lower_ptr, upper_ptr, unit, mask, SHARED: tl.constexpr):
+    """What each coefficient of an input contributes to the row's lower bound."""
     lower = below_of(a, lower_ptr, unit, mask, SHARED)
     upper = below_of(a, upper_ptr, unit, mask, SHARED)
-    if HBOX:
-        # Not abs(a): ptxas 12.8 and 12.9 take the sign mask of a wgmma result for a mask of zero and drop the product.
-        upper = 0.5 * upper - 0.5 * lower
-        lower = -upper
-        return a * tl.where(a >= 0.0, upper, lower)
     return a * tl.where(a >= 0.0, lower, upper)
 
 

@@ -4,7 +4,6 @@ import torch
 import triton
 import triton.language as tl
 from glsk.kernels.launch import on
-from glsk.kernels.relu_relaxation import poison
 from torch import Tensor
 
 from glsk import ops
@@ -14,32 +13,27 @@ BLOCK = 1024
 
 @triton.jit
 def hbox_relu_kernel(
-    box_lower_ptr, box_upper_ptr, lower_ptr, upper_ptr, out_lower_ptr, out_upper_ptr, leak, size,
-    BLOCK: tl.constexpr,
-):  # fmt: skip
+    box_lower_ptr, box_upper_ptr, lower_ptr, upper_ptr, out_lower_ptr, out_upper_ptr, size, BLOCK: tl.constexpr
+):
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = at < size
     lower = tl.load(lower_ptr + at, mask=mask, other=0.0)
     upper = tl.load(upper_ptr + at, mask=mask, other=0.0)
+    finite = (tl.abs(lower) < float("inf")) & (tl.abs(upper) < float("inf"))
+    active, upper = lower >= 0.0, tl.maximum(upper, 0.0)
     box_lower = tl.load(box_lower_ptr + at, mask=mask, other=0.0)
     box_upper = tl.load(box_upper_ptr + at, mask=mask, other=0.0)
-    none = poison(lower, upper)
-    # leak z + (1 - leak) ReLU(z): below an unstable unit's mask only leak z stays an exact function of the input.
-    kept = tl.where(lower >= 0.0, 1.0, leak)
-    raised = tl.where((lower >= 0.0) | (upper < 0.0), 0.0, (1.0 - leak) * upper)
-    tl.store(out_lower_ptr + at, kept * box_lower + none, mask=mask)
-    tl.store(out_upper_ptr + at, kept * box_upper + raised + none, mask=mask)
+    tl.store(out_lower_ptr + at, tl.where(finite, tl.where(active, box_lower, 0.0), float("nan")), mask=mask)
+    tl.store(out_upper_ptr + at, tl.where(finite, tl.where(active, box_upper, upper), float("nan")), mask=mask)
 
 
 @ops.hbox_relu.implement("triton")
-def hbox_relu(
-    box_lower: Tensor, box_upper: Tensor, lower: Tensor, upper: Tensor, leak: float = 0.0
-) -> tuple[Tensor, Tensor]:
+def hbox_relu(box_lower: Tensor, box_upper: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
     """As ``glsk.ops.hbox_relu``."""
     operands = [t.contiguous() for t in (box_lower, box_upper, lower, upper)]
     result = torch.empty_like(operands[0]), torch.empty_like(operands[0])
     if lower.numel():
         with on(lower):
             grid = (triton.cdiv(lower.numel(), BLOCK),)
-            hbox_relu_kernel[grid](*operands, *result, leak, lower.numel(), BLOCK=BLOCK, num_warps=4)
+            hbox_relu_kernel[grid](*operands, *result, lower.numel(), BLOCK=BLOCK, num_warps=4)
     return result

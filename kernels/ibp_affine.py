@@ -17,7 +17,7 @@ from glsk.geometry import decode
 @triton.jit(do_not_specialize=["samples", "x_member", "x_sample", "weight_member", "bias_member", "bias_channel"])
 def ibp_affine_kernel(
     lower_ptr, upper_ptr, x_member, x_sample, weight_ptr, weight_member, bias_ptr, bias_member, bias_channel,
-    out_lower_ptr, out_upper_ptr, samples, leak,
+    out_lower_ptr, out_upper_ptr, samples,
     L: tl.constexpr, RELU: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
@@ -45,8 +45,10 @@ def ibp_affine_kernel(
         at = box[:, None] + ((k // (L.kernel_height * L.kernel_width))[None, :] * L.in_height + y) * L.in_width + x
         lower = tl.load(lower_ptr + at, mask=mask, other=0.0)
         upper = tl.load(upper_ptr + at, mask=mask, other=0.0)
-        if RELU:  # NaN stays, and of -infinity a plain ReLU makes it
-            lower, upper = tl.where(lower < 0.0, leak * lower, lower), tl.where(upper < 0.0, leak * upper, upper)
+        if RELU:
+            finite = (tl.abs(lower) < float("inf")) & (tl.abs(upper) < float("inf"))
+            lower = tl.where(finite, tl.maximum(lower, 0.0), float("nan"))
+            upper = tl.where(finite, tl.maximum(upper, 0.0), float("nan"))
         w = tl.load(
             weight_ptr + channel[None, :] * K + k[:, None],
             mask=(channel < L.out_channels)[None, :] & (k < K)[:, None],
@@ -60,13 +62,15 @@ def ibp_affine_kernel(
     base = (member * samples + first) * (L.out_channels * POSITIONS)
     own = (sample - first).to(tl.int32) * (L.out_channels * POSITIONS) + position
     out = own[:, None] + channel[None, :] * POSITIONS
-    tl.store(out_lower_ptr + base + out, center - radius, mask=kept)
-    tl.store(out_upper_ptr + base + out, center + radius, mask=kept)
+    lower, upper = center - radius, center + radius
+    # Nothing finite lies above +inf or below -inf: something overflowed.
+    tl.store(out_lower_ptr + base + out, tl.where(lower == float("inf"), float("nan"), lower), mask=kept)
+    tl.store(out_upper_ptr + base + out, tl.where(upper == float("-inf"), float("nan"), upper), mask=kept)
 
 
 @ops.ibp_affine.implement("triton")
 def ibp_affine(
-    lower: Tensor, upper: Tensor, weight: Tensor, bias: Tensor, geometry: list[int], relu: bool, leak: float = 0.0
+    lower: Tensor, upper: Tensor, weight: Tensor, bias: Tensor, geometry: list[int], relu: bool
 ) -> tuple[Tensor, Tensor]:
     """As ``glsk.ops.ibp_affine``."""
     (layer,) = decode(geometry)
@@ -85,7 +89,7 @@ def ibp_affine(
     with on(lower):
         ibp_affine_kernel[grid](
             lower, upper, member_stride(lower), lower.stride(1), weight, member_stride(weight),
-            bias, bias.stride(0), bias.stride(1), out_lower, out_upper, samples, leak,
+            bias, bias.stride(0), bias.stride(1), out_lower, out_upper, samples,
             L=layer, RELU=relu, PRECISION=precision(),
             BLOCK_M=tile.block_m, BLOCK_N=tile.block_n, BLOCK_K=tile.block_k, num_warps=tile.warps,
         )  # fmt: skip

@@ -53,8 +53,8 @@ def pack_first_kernel(
         tl.store(packed_ptr + member * PACKED + offset + at, value, mask=mask)
 
 
-def pack(plan: Plan, weights: list[Tensor], biases: list[Tensor] | None, precision: str) -> Tensor:
-    """[P, plan.packed] from weights [P, Cout, Cin, kh, kw] and biases [P, Cout] (None where no pass reads them)."""
+def pack(plan: Plan, weights: list[Tensor], biases: list[Tensor], precision: str) -> Tensor:
+    """[P, plan.packed] from weights [P, Cout, Cin, kh, kw] and biases [P, Cout]."""
     members = weights[0].shape[0]
     packed = weights[0].new_empty(members, plan.packed)
     weights = [rows_contiguous(weight) for weight in weights]
@@ -68,9 +68,7 @@ def pack(plan: Plan, weights: list[Tensor], biases: list[Tensor] | None, precisi
     start, top = plan.start, len(weights) - 1
     for j, weight in enumerate(weights):
         own = j == top and not start.from_C
-        if biases is None and not own:
-            continue
-        bias = biases[j] if biases is not None else weight.new_zeros(1).expand(members, weight.shape[1])
+        bias = biases[j]
         rows = weight.shape[1]
         units = start.units if own else 0
         channels = start.channels if own else 0

@@ -1,4 +1,4 @@
-"""Launching the engine of :mod:`glsk.kernels.back_substitution`, for the DeepPoly and the HBox pass alike."""
+"""Launching the engine of :mod:`glsk.kernels.back_substitution`, for every kind of lines."""
 
 import sys
 
@@ -8,7 +8,7 @@ from glsk.kernels import config, launch
 from glsk.kernels.back_substitution import back_substitution_kernel
 from glsk.kernels.pack import pack
 from glsk.kernels.plan import make_plan
-from glsk.kernels.relu_relaxation import channel_last_slopes
+from glsk.kernels.relu_relaxation import channel_last_lines, channel_last_slopes
 from glsk.kernels.rows import unstable_rows
 from glsk.kernels.shape import Plan
 from torch import Tensor
@@ -21,16 +21,20 @@ def launch_pass(
     x_L: Tensor,
     x_U: Tensor,
     weights: list[Tensor],
-    biases: list[Tensor] | None,
+    biases: list[Tensor],
     lowers: list[Tensor],
     uppers: list[Tensor],
     C: Tensor | None,
     known: tuple[Tensor, Tensor] | None,
     layers: list[Geometry],
     sides: int,
-    hbox: bool,
+    mask: bool,
+    lines: "list[Tensor | None] | None" = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Lower bounds of all rows and, with ``sides`` 2, upper ones; with ``hbox``, radii. No host synchronisation."""
+    """Lower bounds of all rows and, with ``sides`` 2, upper ones. No host synchronisation.
+
+    Lines, each with one row for all, are those given, or made by the kernels of bounds: CROWN's, or with ``mask`` HBox's.
+    """
     members, samples = weights[0].shape[0], x_L.shape[1]
     rows = layers[-1].out_features if C is None else C.shape[1]
     lower = x_L.new_empty(members, samples, rows)
@@ -45,7 +49,11 @@ def launch_pass(
             x_L, x_U = x_L.contiguous(), x_U.contiguous()
         units, counts = unstable_rows(*known, lower, upper) if known else (lower, lower)
         packed = pack(plan, weights, biases, launch.precision())
-        slopes = channel_last_slopes(plan, layers, lowers, uppers, pairs, hbox) if plan.slopes else lower
+        slopes = lower
+        if plan.slopes and lines is not None:
+            slopes = channel_last_lines(plan, layers, lines, members, samples)
+        elif plan.slopes:
+            slopes = channel_last_slopes(plan, layers, lowers, uppers, pairs, mask)
         row_blocks = triton.cdiv(sides * rows, plan.rows)
         programs = min(config.programs(x_L.device), pairs * row_blocks, _granted(plan))
         scratch = lower.new_empty(programs * plan.scratch)
@@ -54,7 +62,8 @@ def launch_pass(
             x_L, x_U, launch.member_stride(x_L), x_L.stride(1),
             units, counts, lower, lower if upper is None else upper, scratch,
             pairs, samples, rows, row_blocks,
-            PLAN=plan, SIDES=sides, LISTED=known is not None, HBOX=hbox, PRECISION=launch.precision(),
+            PLAN=plan, SIDES=sides, LISTED=known is not None, LINES=2 if lines is None else 4,
+            PRECISION=launch.precision(),
             num_warps=plan.warps,
         )  # fmt: skip
     return lower, upper
@@ -76,7 +85,7 @@ def pass_workspace(
     return workspace.Workspace(
         per_member=4 * plan.packed,
         # slopes and intercepts, the rows to compute and how many, a contiguous copy of C or of the box
-        per_pair=4 * (2 * plan.slopes + rows + 1 + max(rows * layers[-1].out_features if spec_rows else 0, 2 * inputs)),
+        per_pair=4 * (4 * plan.slopes + rows + 1 + max(rows * layers[-1].out_features if spec_rows else 0, 2 * inputs)),
         program=4 * plan.scratch,
         programs=config.programs(device),
         programs_per_pair=triton.cdiv(2 * rows, plan.rows),

@@ -9,28 +9,23 @@ from glsk.kernels.shape import Plan
 from torch import Tensor
 
 from glsk import ops
+from glsk.geometry import Geometry
 
 BLOCK = 1024
 
 
 @triton.jit
-def poison(lower, upper):
-    """0, or NaN where an end is not finite: added to what is made of bounds, so that a bound which is none shows."""
-    return (lower - lower) + (upper - upper)
-
-
-@triton.jit
 def upper_line(lower, upper):
-    """Slope and intercept of the line above the ReLU."""
+    """Slope and intercept of the line above the ReLU; NaN where a bound is not finite."""
     active = lower >= 0.0
     stable = active | (upper <= 0.0)
-    width = tl.where(stable, 1.0, upper - lower)
-    # Halves only where the width overflows: they would lose the last bit of a denormal.
-    wide = width > 3.4028234e38
-    half = tl.where(wide, 0.5, 1.0)
-    slope = upper * half / tl.where(wide, upper * 0.5 - lower * 0.5, width)
-    slope = tl.where(active, 1.0, tl.where(stable, 0.0, slope)) + poison(lower, upper)
-    return slope, tl.where(stable, poison(lower, upper), -slope * lower)
+    finite = (tl.abs(lower) < float("inf")) & (tl.abs(upper) < float("inf"))
+    # Both ends are halved only where their distance overflows: that is not exact for the smallest numbers.
+    factor = tl.where(upper - lower < float("inf"), 1.0, 0.5)
+    width = upper * factor - lower * factor
+    slope = tl.where(active, 1.0, tl.where(stable, 0.0, upper * factor / tl.where(stable, 1.0, width)))
+    intercept = tl.where(stable, 0.0, -slope * lower)
+    return tl.where(finite, slope, float("nan")), tl.where(finite, intercept, float("nan"))
 
 
 @triton.jit
@@ -40,7 +35,8 @@ def relu_relaxation_kernel(lower_ptr, upper_ptr, low_slope_ptr, slope_ptr, inter
     lower = tl.load(lower_ptr + at, mask=mask, other=0.0)
     upper = tl.load(upper_ptr + at, mask=mask, other=0.0)
     slope, intercept = upper_line(lower, upper)
-    low_slope = tl.where((lower >= 0.0) | ((upper > 0.0) & (upper > -lower)), 1.0, 0.0) + poison(lower, upper)
+    low_slope = tl.where((lower >= 0.0) | ((upper > 0.0) & (upper > -lower)), 1.0, 0.0)
+    low_slope = tl.where(slope == slope, low_slope, slope)  # NaN stays
     tl.store(low_slope_ptr + at, low_slope, mask=mask)
     tl.store(slope_ptr + at, slope, mask=mask)
     tl.store(intercept_ptr + at, intercept, mask=mask)
@@ -60,35 +56,46 @@ def relu_relaxation(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor, Tenso
 
 @triton.jit(do_not_specialize=["units", "channels", "slopes"])
 def channel_last_slopes_kernel(
-    lower_ptr, upper_ptr, slopes_ptr, units, channels, slopes, HBOX: tl.constexpr, BLOCK: tl.constexpr
+    lower_ptr, upper_ptr, slopes_ptr, units, channels, slopes, MASK: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """Slopes and intercepts [.., 2, slopes] of one layer, in row, column, channel order; HBox: only the active mask."""
+    """Slopes and intercepts [.., 2, slopes] of one layer, in row, column, channel order; MASK: the active mask and 0."""
     pair = tl.program_id(0).to(tl.int64)
     unit = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     mask = unit < units
     source = unit % channels * (units // channels) + unit // channels
     lower = tl.load(lower_ptr + pair * units + source, mask=mask, other=0.0)
     upper = tl.load(upper_ptr + pair * units + source, mask=mask, other=0.0)
-    if HBOX:
-        kept = tl.where(lower >= 0.0, 1.0, 0.0) + poison(lower, upper)
-        tl.store(slopes_ptr + pair * slopes + unit, kept, mask=mask)
-    else:
-        slope, intercept = upper_line(lower, upper)
-        tl.store(slopes_ptr + 2 * pair * slopes + unit, slope, mask=mask)
-        tl.store(slopes_ptr + (2 * pair + 1) * slopes + unit, intercept, mask=mask)
+    slope, intercept = upper_line(lower, upper)
+    if MASK:
+        slope = tl.where(lower >= 0.0, 1.0, 0.0)
+        intercept = tl.where(intercept == intercept, 0.0, intercept)  # NaN stays
+    tl.store(slopes_ptr + 2 * pair * slopes + unit, slope, mask=mask)
+    tl.store(slopes_ptr + (2 * pair + 1) * slopes + unit, intercept, mask=mask)
 
 
 def channel_last_slopes(
-    plan: Plan, layers: list, lowers: list[Tensor], uppers: list[Tensor], pairs: int, hbox: bool
+    plan: Plan, layers: list[Geometry], lowers: list[Tensor], uppers: list[Tensor], pairs: int, mask: bool
 ) -> Tensor:
-    """The slopes of every layer that a ReLU follows, [pairs, 2, plan.slopes] (HBox: [pairs, 1, plan.slopes])."""
-    device = lowers[0].device if lowers else None
-    slopes = torch.empty(pairs, 1 if hbox else 2, plan.slopes, dtype=torch.float32, device=device)
+    """CROWN's lines, or HBox's mask, of every layer that a ReLU follows: [pairs, 2, plan.slopes]."""
+    slopes = torch.empty(pairs, 2, plan.slopes, dtype=torch.float32, device=lowers[0].device)
     for layer, lower, upper, offset in zip(spatial(layers), lowers, uppers, plan.slope_offsets, strict=False):
         if layer.relu:
             grid = (pairs, triton.cdiv(layer.out_features, BLOCK))
             channel_last_slopes_kernel[grid](
                 lower.contiguous(), upper.contiguous(), slopes[:, :, offset:], layer.out_features, layer.out_channels,
-                plan.slopes, HBOX=hbox, BLOCK=BLOCK, num_warps=4,
+                plan.slopes, MASK=mask, BLOCK=BLOCK, num_warps=4,
             )  # fmt: skip
+    return slopes
+
+
+def channel_last_lines(
+    plan: Plan, layers: list[Geometry], lines: list[Tensor | None], members: int, samples: int
+) -> Tensor:
+    """Any lines [P or 1, B or 1, 1, 4, n] of every layer that an activation follows: [P, B, 4, plan.slopes]."""
+    device = next(given.device for given in lines if given is not None)
+    slopes = torch.empty(members, samples, 4, plan.slopes, dtype=torch.float32, device=device)
+    for layer, given, offset in zip(spatial(layers), lines, plan.slope_offsets, strict=False):
+        if given is not None:
+            units = given[:, :, 0].unflatten(-1, (layer.out_channels, -1)).mT.flatten(-2)
+            slopes[..., offset : offset + layer.out_features] = units
     return slopes

@@ -12,6 +12,7 @@ from tests.support import scale
 
 CHANNELS = (1, 2, 3, 5, 9, 17)
 MEMBERS = (1, 2, 3)
+AFFINE = nn.Conv2d | nn.Linear | nn.AvgPool2d
 SAMPLES = (1, 2, 3, 15, 17, 33)  # around the width of a SIMD register too
 
 
@@ -72,9 +73,9 @@ def evaluate(net: nn.Sequential, params: dict[str, Tensor], x: Tensor) -> tuple[
     """The inputs of every ReLU, keyed by the affine layer before it, and the outputs, both flat."""
     found, affine = {}, ""
     for name, module in net.named_children():
-        if isinstance(module, nn.ReLU):
+        if isinstance(module, nn.ReLU | nn.LeakyReLU):
             found[affine] = x.flatten(1)
-        elif isinstance(module, nn.Conv2d | nn.Linear):
+        elif isinstance(module, AFFINE):
             affine = name
         own = {key: params[f"{name}.{key}"] for key, _ in module.named_parameters()}
         x = torch.func.functional_call(module, own, (x,))
@@ -84,9 +85,10 @@ def evaluate(net: nn.Sequential, params: dict[str, Tensor], x: Tensor) -> tuple[
 def near_kink(case: Case, method: str, tolerance: float = 1e-5) -> bool:
     """Whether some relaxation jumps within rounding of these bounds, so that float32 may fairly pick the other side.
 
-    CROWN's lower slope jumps at u = -l, HBox's ReLU at l = 0; a unit with a tiny interval does no harm.
+    CROWN's lower slope jumps at u = -l, HBox's ReLU at l = 0; a unit with a tiny interval does no harm. DeepZ's lines
+    never jump.
     """
-    if method == "IBP":
+    if method in ("IBP", "DeepZ"):
         return False
     for lower, upper in case.hidden(method).values():
         close = tolerance * scale(lower, upper)
@@ -99,8 +101,8 @@ def near_kink(case: Case, method: str, tolerance: float = 1e-5) -> bool:
 class _Builder:
     """Appends layers to a list while the shape is known."""
 
-    def __init__(self, draw: st.DrawFn, shape: tuple[int, ...], max_units: int) -> None:
-        self.draw, self.shape, self.max_units = draw, shape, max_units
+    def __init__(self, draw: st.DrawFn, shape: tuple[int, ...], max_units: int, leaks: tuple[float, ...]) -> None:
+        self.draw, self.shape, self.max_units, self.leaks = draw, shape, max_units, leaks
         self.layers: list[nn.Module] = []
 
     def pick(self, *values: object) -> object:
@@ -119,6 +121,14 @@ class _Builder:
         self.layers.append(nn.Conv2d(channels, made, kernel, stride, padding, bias=self.draw(st.booleans())))
         self.shape = (made, *out)
 
+    def pool(self) -> None:
+        kernel = tuple(self.draw(st.integers(1, min(3, n))) for n in self.shape[1:])
+        stride = (self.pick(1, 2), self.pick(1, 2))
+        padding = tuple(self.draw(st.integers(0, k // 2)) for k in kernel)
+        self.layers.append(nn.AvgPool2d(kernel, stride, padding))
+        out = [(n + 2 * p - k) // s + 1 for n, p, k, s in zip(self.shape[1:], padding, kernel, stride, strict=True)]
+        self.shape = (self.shape[0], *out)
+
     def linear(self, outputs: int) -> None:
         self.layers.append(nn.Linear(self.shape[0], outputs, bias=self.draw(st.booleans())))
         self.shape = (outputs,)
@@ -133,18 +143,28 @@ class _Builder:
             kind = nn.BatchNorm2d if len(self.shape) == 3 else nn.BatchNorm1d
             self.layers.append(kind(self.shape[0], affine=self.draw(st.booleans())))
         if self.pick(True, True, True, False):  # now and then two affine layers in a row
-            self.layers.append(nn.ReLU())
+            self.layers.append(nn.LeakyReLU(self.pick(*self.leaks)) if self.leaks else nn.ReLU())
 
 
 @st.composite
-def cases(draw: st.DrawFn, max_units: int = 90, samples: tuple[int, ...] = SAMPLES, spec: bool = True) -> Case:
-    """A random case; hypothesis draws the structure, a seeded generator the numbers."""
+def cases(
+    draw: st.DrawFn,
+    max_units: int = 90,
+    samples: tuple[int, ...] = SAMPLES,
+    spec: bool = True,
+    leaks: tuple[float, ...] = (),
+    pools: bool = False,
+) -> Case:
+    """A random case; hypothesis draws the structure, a seeded generator the numbers.
+
+    ``leaks``: slopes below zero that LeakyReLUs have (none: ReLUs); ``pools``: an average pool after each convolution.
+    """
     image = draw(st.booleans())
     if image:
         shape = (draw(st.sampled_from((1, 2, 3))), draw(st.integers(1, 8)), draw(st.integers(1, 8)))
     else:
         shape = (draw(st.integers(1, 20)),)
-    builder = _Builder(draw, shape, max_units)
+    builder = _Builder(draw, shape, max_units, leaks)
     normalize = draw(st.sampled_from((False, False, True)))
     convs = draw(st.integers(1, 3)) if image else 0
     linears = draw(st.integers(0 if image else 1, 3))
@@ -152,6 +172,8 @@ def cases(draw: st.DrawFn, max_units: int = 90, samples: tuple[int, ...] = SAMPL
         builder.conv()
         if linears or i < convs - 1:
             builder.after_affine(batch_norm=True)
+        if pools:
+            builder.pool()
     if linears:
         builder.flatten()
         for i in range(linears):

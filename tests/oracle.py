@@ -17,11 +17,12 @@ Interval = tuple[Array, Array]
 
 @dataclass
 class Layer:
-    """An affine map of flat vectors, and whether a ReLU follows."""
+    """An affine map of flat vectors, whether an activation follows, and its slope below zero."""
 
     W: Array
     b: Array
     relu: bool = False
+    leak: float = 0.0
 
 
 def conv_matrix(weight: Array, size: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]) -> Array:
@@ -64,8 +65,19 @@ def layers_of(net: nn.Sequential, input_shape: tuple[int, ...], params: dict[str
             pixels = len(layers[-1].b) // module.num_features
             gain, shift = np.repeat(gain, pixels), np.repeat(shift, pixels)
             layers[-1] = Layer(gain[:, None] * layers[-1].W, gain * layers[-1].b + shift)
-        elif isinstance(module, nn.ReLU):
-            layers[-1].relu = True
+        elif isinstance(module, nn.AvgPool2d):
+            channels, kernel = shape[0], module.kernel_size
+            weight = np.zeros((channels, channels, *kernel))
+            weight[range(channels), range(channels)] = 1 / (kernel[0] * kernel[1])
+            matrix = conv_matrix(weight, shape[1:], module.stride, module.padding)
+            layers.append(Layer(matrix, np.zeros(len(matrix))))
+            out = [
+                (n + 2 * p - k) // s + 1
+                for n, p, k, s in zip(shape[1:], module.padding, kernel, module.stride, strict=True)
+            ]
+            shape = (channels, *out)
+        elif isinstance(module, nn.ReLU | nn.LeakyReLU):
+            layers[-1].relu, layers[-1].leak = True, getattr(module, "negative_slope", 0.0)
         elif not isinstance(module, nn.Flatten | Normalize):
             raise NotImplementedError(type(module))
     return layers
@@ -75,7 +87,8 @@ def bounds(method: str, layers: list[Layer], low: Array, high: Array, C: Array |
     """Bounds of the output of every layer but the last, then of C times the last (merged)."""
     if C is not None:
         layers = [*layers[:-1], Layer(C @ layers[-1].W, C @ layers[-1].b)]
-    return {"IBP": _ibp, "HBox": _hbox, "CROWN-IBP": _crown_ibp, "CROWN": _crown}[method](layers, low, high)
+    methods = {"IBP": _ibp, "HBox": _hbox, "CROWN-IBP": _crown_ibp, "CROWN": _crown, "DeepZ": _deepz}
+    return methods[method](layers, low, high)
 
 
 def _ibp(layers: list[Layer], low: Array, high: Array) -> list[Interval]:
@@ -85,7 +98,7 @@ def _ibp(layers: list[Layer], low: Array, high: Array) -> list[Interval]:
         low, high = positive @ low + negative @ high + layer.b, positive @ high + negative @ low + layer.b
         found.append((low, high))
         if layer.relu:
-            low, high = np.maximum(low, 0), np.maximum(high, 0)
+            low, high = np.maximum(low, layer.leak * low), np.maximum(high, layer.leak * high)
     return found
 
 
@@ -101,12 +114,34 @@ def _hbox(layers: list[Layer], low: Array, high: Array) -> list[Interval]:
         if layer.relu:
             h, beta, E = h.copy(), beta.copy(), E.copy()
             for i in range(len(h)):
+                k = layer.leak
                 if upper[i] <= 0 and lower[i] < 0:
-                    h[i] = beta[i] = 0
-                    E[i] = 0
-                elif lower[i] < 0:
-                    h[i] = beta[i] = upper[i] / 2
-                    E[i] = 0
+                    h[i], beta[i] = k * h[i], k * beta[i]
+                    E[i] = k * E[i]
+                elif lower[i] < 0:  # k z + (1 - k) ReLU(z), the latter anything in [0, u]
+                    h[i], beta[i] = k * h[i] + (1 - k) * upper[i] / 2, k * beta[i] + (1 - k) * upper[i] / 2
+                    E[i] = k * E[i]
+    return found
+
+
+def _deepz(layers: list[Layer], low: Array, high: Array) -> list[Interval]:
+    """Value = h + E e, e in [-1, 1]; an unstable unit adds a column of its own."""
+    h, E = (low + high) / 2, np.diag((high - low) / 2)
+    found = []
+    for layer in layers:
+        h, E = layer.W @ h + layer.b, layer.W @ E
+        spread = np.abs(E).sum(axis=1)
+        lower, upper = h - spread, h + spread
+        found.append((lower, upper))
+        if layer.relu:
+            slope, error = np.ones_like(h), np.zeros_like(h)
+            for i, (l, u) in enumerate(zip(lower, upper, strict=True)):  # noqa: E741
+                if l < 0 < u:  # between the line through both ends and its parallel through the origin
+                    slope[i] = (u - layer.leak * l) / (u - l)
+                    error[i] = (slope[i] - layer.leak) * -l / 2
+                elif l < 0:
+                    slope[i] = layer.leak
+            h, E = slope * h + error, np.hstack([slope[:, None] * E, np.diag(error)])
     return found
 
 
@@ -129,12 +164,15 @@ def _back_substitute(layers: list[Layer], known: list[Interval], low: Array, hig
     for layer, (lower, upper) in zip(reversed(layers[:-1]), reversed(known), strict=True):
         if layer.relu:
             up_slope, up_shift, low_slope = np.zeros_like(lower), np.zeros_like(lower), np.zeros_like(lower)
+            k = layer.leak
             for i, (l, u) in enumerate(zip(lower, upper, strict=True)):  # noqa: E741
                 if l >= 0:
                     up_slope[i] = low_slope[i] = 1
                 elif u > 0:
-                    up_slope[i], up_shift[i] = u / (u - l), -u * l / (u - l)
-                    low_slope[i] = 1 if u > -l else 0
+                    up_slope[i], up_shift[i] = (u - k * l) / (u - l), -(1 - k) * u * l / (u - l)
+                    low_slope[i] = 1 if u > -l else k
+                else:
+                    up_slope[i] = low_slope[i] = k
             c_low = c_low + np.minimum(A_low, 0) @ up_shift
             c_up = c_up + np.maximum(A_up, 0) @ up_shift
             A_low = np.maximum(A_low, 0) * low_slope + np.minimum(A_low, 0) * up_slope

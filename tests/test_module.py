@@ -86,7 +86,7 @@ def test_spellings_of_a_method(backend: str) -> None:
 
 
 def test_the_methods() -> None:
-    assert glsk.methods() == ("CROWN", "CROWN-IBP", "HBox", "IBP")
+    assert glsk.methods() == ("CROWN", "CROWN-IBP", "DeepZ", "HBox", "IBP", "alpha-CROWN")
     assert glsk.canonical_method("deeppoly") == "CROWN"
 
 

@@ -128,9 +128,9 @@ __device__ __forceinline__ void write_bounds(const Pass& pass, const Tile& tile,
         const float bias = last_bias(pass, tile, row);
         const std::int64_t at = (tile.p * pass.samples + tile.b) * pass.rows + row;
         if (r == 1 && pass.signs == 2) {
-            static_cast<float*>(pass.upper)[at] = bias - sums.at[r];
+            static_cast<float*>(pass.upper)[at] = -sound(sums.at[r] - bias);
         } else {
-            static_cast<float*>(pass.lower)[at] = bias + sums.at[r];
+            static_cast<float*>(pass.lower)[at] = sound(bias + sums.at[r]);
         }
     }
 }

@@ -9,8 +9,8 @@ template <class T>
 __device__ __forceinline__ void write_box(const Interval& interval, std::int64_t p, std::int64_t b, std::int64_t unit,
                                           T center, T radius) {
     const std::int64_t at = (p * interval.samples + b) * interval.layer.out_features() + unit;
-    static_cast<T*>(interval.out_lower)[at] = center - radius;
-    static_cast<T*>(interval.out_upper)[at] = center + radius;
+    static_cast<T*>(interval.out_lower)[at] = sound(center - radius);
+    static_cast<T*>(interval.out_upper)[at] = -sound(-center - radius);
 }
 
 // --- convolution: a thread makes one position of eight channels for two samples ---

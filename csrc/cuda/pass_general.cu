@@ -66,6 +66,7 @@ __device__ void finish(const Pass& pass, const Group& group, const T (&sum)[QUAD
         for (int worker = 0; worker < WORKERS; ++worker) total += sums[worker * LANES + me];
         const bool upper = group.negated(pass, me);
         T* out = static_cast<T*>(upper ? pass.upper : pass.lower) + (group.p * pass.samples + group.b) * pass.rows;
+        total = sound(total);
         out[group.row(pass, me)] = upper ? -total : total;
     }
     __syncthreads();

@@ -242,7 +242,7 @@ __device__ void finish(const Pass& pass, const Job& job, const float* rows, cons
             sum += rows[logit * LANES + me] * bias_of<float>(linear, job.p, logit);
         }
         void* out = job.sign > 0.f ? pass.lower : pass.upper;
-        static_cast<float*>(out)[(job.p * pass.samples + job.b) * pass.rows + job.first_row + me] = job.sign * sum;
+        static_cast<float*>(out)[(job.p * pass.samples + job.b) * pass.rows + job.first_row + me] = job.sign * sound(sum);
     }
 }
 

@@ -132,6 +132,12 @@ __device__ __forceinline__ T bias_of(const Layer& layer, std::int64_t p, int cha
     return layer.bias == nullptr ? T(0) : static_cast<const T*>(layer.bias)[p * layer.bias_member + channel];
 }
 
+// A lower bound, NaN where an overflow has made it absurd: nothing finite lies above +infinity.
+template <class T>
+__device__ __forceinline__ T sound(T lower) {
+    return lower > largest_finite<T>() ? lower - lower : lower;
+}
+
 // Centre and radius of an interval; of finite ends they are finite.
 template <class T>
 __device__ __forceinline__ void center_radius(T l, T u, T& center, T& radius) {

@@ -2,7 +2,8 @@
 
 A value is h + E e + beta b with e, b in [-1, 1]: E its exact dependence on the input, beta an uncorrelated box. Only
 the interval [h - beta, h + beta] is carried forward; sum |E| of a row is recovered by back-substituting the row through
-the ReLUs that kept E, the stable-active ones.
+the ReLUs that kept E, the stable-active ones. A leaky ReLU of slope k below zero is k z + (1 - k) ReLU(z): every unit
+keeps k E, and its box is mixed likewise.
 """
 
 from collections.abc import Iterator
@@ -10,18 +11,19 @@ from collections.abc import Iterator
 from glsk import ops
 from glsk.bounds.query import Bounds, Query
 from glsk.bounds.registry import relaxation
+from glsk.ops import interval
 
 
 @relaxation("HBox")
 def hbox(query: Query) -> Iterator[Bounds]:
     """One one-sided pass a layer, with the uncorrelated box carried forwards beside it."""
-    center = (query.x_L + query.x_U) / 2
+    center = interval.center(query.x_L, query.x_U)
     box: Bounds = (center, center)
     inner: list[Bounds] = []
     for k in range(query.last):
         if k == 0:  # nothing is lost yet: IBP's bounds, and a box that is a point
             inner.append(query.ibp(0, (query.x_L, query.x_U), relu=False))
-            center = (inner[0][0] + inner[0][1]) / 2
+            center = interval.center(*inner[0])
             box = (center, center)
         else:
             box = query.ibp(k, box, relu=False)
@@ -29,7 +31,14 @@ def hbox(query: Query) -> Iterator[Bounds]:
             inner.append((box[0] - radius, box[1] + radius))
         yield inner[-1]
         if query.layers[k].relu:
-            box = ops.hbox_relu(*box, *inner[-1], backend=query.backend)
+            after, leak = ops.hbox_relu(*box, *inner[-1], backend=query.backend), query.leak(k)
+            box = after if leak == 0 else _mixed(leak, box, after)
     lower, upper = query.spec(box)
     radius = query.hbox_radius(query.last, inner)
     yield lower - radius, upper + radius if query.bound_upper else upper
+
+
+def _mixed(leak: float, before: Bounds, after: Bounds) -> Bounds:
+    """The box after a leaky ReLU, given those before and after a plain one."""
+    lower, upper = (leak * b + (1 - leak) * a for b, a in zip(before, after, strict=True))
+    return lower, upper

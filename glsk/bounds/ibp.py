@@ -19,6 +19,4 @@ def ibp_hidden(query: Query) -> Generator[Bounds, None, Bounds]:
     for k in range(query.last):
         box = query.ibp(k, box, relu=query.relu_before(k))
         yield box
-    if query.relu_before(query.last):
-        return box[0].clamp(min=0), box[1].clamp(min=0)
-    return box
+    return query.activated(query.last - 1, box) if query.last else box

@@ -1,11 +1,14 @@
 """What a relaxation is given: a chain with its members' weights, boxes, and how to call the ops."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 from glsk import ops
 from glsk.geometry import Geometry, encode
+from glsk.ops import interval
 from glsk.population import Population
 
 Bounds = tuple[Tensor, Tensor]
@@ -24,6 +27,8 @@ class Query:
         backend: the ops' backend.
         prune: whether units that interval arithmetic proves stable may keep the interval's bounds.
         bound_upper: whether the upper bound of the output is wanted.
+        leaks: of every layer, the slope below zero of the activation that follows; () for ReLUs alone.
+        iterations, lr: of alpha-CROWN's ascent.
     """
 
     layers: tuple[Geometry, ...]
@@ -34,6 +39,9 @@ class Query:
     backend: str
     prune: bool
     bound_upper: bool
+    leaks: tuple[float, ...] = ()
+    iterations: int = 20
+    lr: float = 0.1
 
     @property
     def last(self) -> int:
@@ -49,8 +57,19 @@ class Query:
         """Whether layer k reads the output of a ReLU."""
         return k > 0 and bool(self.layers[k - 1].relu)
 
+    def leak(self, k: int) -> float:
+        """Of the activation after layer k."""
+        return self.leaks[k] if self.leaks else 0.0
+
+    def activated(self, k: int, box: Bounds) -> Bounds:
+        """The box of layer k's outputs after the activation that follows, if one does."""
+        return interval.activation(*box, self.leak(k)) if self.layers[k].relu else box
+
     def ibp(self, k: int, box: Bounds, relu: bool) -> Bounds:
-        """Layer k's outputs by interval arithmetic from a box of its inputs (after a ReLU on both ends, or not)."""
+        """Layer k's outputs by interval arithmetic from a box of its inputs, or, with ``relu``, of what its inputs were
+        before the activation."""
+        if relu and self.leak(k - 1):
+            box, relu = self.activated(k - 1, box), False
         weight, bias = self.population.weights[k], self.population.biases[k]
         return ops.ibp_affine(*box, weight, bias, list(self.layers[k]), relu, backend=self.backend)
 
@@ -58,49 +77,60 @@ class Query:
         """C times the last layer (merged) by interval arithmetic from a box of that layer's inputs."""
         if self.C is None:
             return self.ibp(self.last, box, relu=False)
-        return self._pass(self.last, [], *box, self.C, None, self.bound_upper)
+        return ops.crown_pass(
+            *self._operands(self.last, [], box, self.C, None), "adaptive", self.bound_upper, backend=self.backend
+        )
 
-    def crown(self, k: int, inner: list[Bounds], known: Bounds | None = None) -> Bounds:
-        """Layer k's outputs by DeepPoly back-substitution to the box, given bounds of all earlier layers."""
-        return self._pass(0, inner[:k], self.x_L, self.x_U, None, known, True)
+    def crown(self, k: int, inner: list[Bounds], rule: str = "adaptive", known: Bounds | None = None) -> Bounds:
+        """Layer k's outputs by back-substitution to the box, given bounds of all earlier layers, lines by ``rule``."""
+        return ops.crown_pass(*self._to_the_box(k, inner, known), rule, True, backend=self.backend)
 
-    def crown_spec(self, inner: list[Bounds]) -> Bounds:
-        """The specification (or the logits) by DeepPoly back-substitution to the box."""
-        return self._pass(0, inner, self.x_L, self.x_U, self.C, None, self.bound_upper)
+    def crown_spec(self, inner: list[Bounds], rule: str = "adaptive") -> Bounds:
+        """The specification (or the logits) by back-substitution to the box, lines by ``rule``."""
+        operands = self._to_the_box(self.last, inner, None)
+        return ops.crown_pass(*operands, rule, self.bound_upper, backend=self.backend)
+
+    def optimised_spec(self, inner: list[Bounds]) -> Bounds:
+        """As :meth:`crown_spec`, with lower slopes optimised for every row."""
+        operands = self._to_the_box(self.last, inner, None)
+        return ops.optimised_pass(
+            *operands, "adaptive", self.bound_upper, self.iterations, self.lr, backend=self.backend
+        )
 
     def hbox_radius(self, k: int, inner: list[Bounds]) -> Tensor:
         """What layer k's outputs (for k = K: the specification) keep as exact functions of the input, as a radius."""
-        lowers, uppers = self._hidden(inner[:k])
+        radius = interval.radius(self.x_L, self.x_U)
+        biases = [bias.new_zeros(1, bias.shape[1]).expand(bias.shape) for bias in self.population.biases]
         C = self.C if k == self.last else None
-        weights = list(self.population.weights[: k + 1])
-        layers = encode(self.layers[: k + 1])
-        return ops.hbox_pass(self.x_L, self.x_U, weights, lowers, uppers, C, layers, backend=self.backend)
+        operands = self._operands(0, inner[:k], (-radius, radius), C, None, biases)
+        return -ops.crown_pass(*operands, "mask", False, backend=self.backend)[0]
 
-    def _hidden(self, inner: list[Bounds]) -> tuple[list[Tensor], list[Tensor]]:
-        kept = [b if layer.relu else self.unbounded for layer, b in zip(self.layers, inner, strict=False)]
-        return [lower for lower, _ in kept], [upper for _, upper in kept]
+    def _to_the_box(self, k: int, inner: list[Bounds], known: Bounds | None) -> Sequence[Any]:
+        """What a pass is given for layer k, or for the specification."""
+        return self._operands(0, inner[:k], (self.x_L, self.x_U), self.C if k == self.last else None, known)
 
-    def _pass(
+    def _operands(
         self,
         first: int,
         inner: list[Bounds],
-        x_L: Tensor,
-        x_U: Tensor,
+        box: Bounds,
         C: Tensor | None,
         known: Bounds | None,
-        bound_upper: bool,
-    ) -> Bounds:
-        """A DeepPoly pass over layers first..first+len(inner), from a box of layer first's inputs."""
-        stop = first + len(inner) + 1
-        return ops.crown_pass(
-            x_L,
-            x_U,
-            list(self.population.weights[first:stop]),
-            list(self.population.biases[first:stop]),
-            *self._hidden(inner),
+        biases: Sequence[Tensor] | None = None,
+    ) -> Sequence[Any]:
+        """What a pass over layers first..first+len(inner) is given, from a box of layer first's inputs."""
+        part = slice(first, first + len(inner) + 1)
+        layers = self.layers[part]
+        read = [b if layer.relu else self.unbounded for layer, b in zip(layers, inner, strict=False)]
+        return (
+            *box,
+            list(self.population.weights[part]),
+            list((biases or self.population.biases)[part]),
+            [lower for lower, _ in read],
+            [upper for _, upper in read],
+            [self.x_L.new_empty(0)] * len(inner),
             C,
             *(known or (None, None)),
-            encode(self.layers[first:stop]),
-            bound_upper,
-            backend=self.backend,
+            encode(layers),
+            [self.leak(k) for k in range(first, part.stop)],
         )

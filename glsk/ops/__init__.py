@@ -2,9 +2,9 @@
 
 from glsk.ops.chain_bounds import chain_bounds
 from glsk.ops.crown_pass import crown_pass
-from glsk.ops.hbox_pass import hbox_pass
 from glsk.ops.hbox_relu import hbox_relu
 from glsk.ops.ibp_affine import ibp_affine
+from glsk.ops.optimised_pass import optimised_pass
 from glsk.ops.registry import Op
 from glsk.ops.relu_relaxation import relu_relaxation
 from glsk.ops.robust_cross_entropy import robust_cross_entropy
@@ -12,9 +12,9 @@ from glsk.ops.robust_cross_entropy import robust_cross_entropy
 ALL: tuple[Op, ...] = (
     chain_bounds,
     crown_pass,
-    hbox_pass,
     hbox_relu,
     ibp_affine,
+    optimised_pass,
     relu_relaxation,
     robust_cross_entropy,
 )
@@ -25,9 +25,9 @@ __all__ = [
     "Op",
     "chain_bounds",
     "crown_pass",
-    "hbox_pass",
     "hbox_relu",
     "ibp_affine",
+    "optimised_pass",
     "relu_relaxation",
     "robust_cross_entropy",
 ]

@@ -1,16 +1,18 @@
 """A whole relaxation as one op: the output's bounds, with no hidden bound leaving the core that computes it."""
 
+import importlib
+from typing import Any
+
+import torch
 from torch import Tensor
 
-from glsk.geometry import decode, encode
-from glsk.ops.crown_pass import crown_pass_reference, empty_bounds
-from glsk.ops.hbox_pass import hbox_pass_reference
-from glsk.ops.hbox_relu import hbox_relu_reference
-from glsk.ops.ibp_affine import ibp_affine_reference
+from glsk.geometry import decode
+from glsk.ops import checks
+from glsk.ops.crown_pass import empty_bounds
 from glsk.ops.registry import Op
 
-METHODS = ("IBP", "HBox", "CROWN-IBP", "CROWN")
-"""The relaxations that this op computes."""
+METHODS = ("IBP", "HBox", "CROWN-IBP", "CROWN", "DeepZ")
+"""The relaxations that this op computes, in the order of the enum in csrc."""
 
 
 def chain_bounds_reference(
@@ -20,84 +22,49 @@ def chain_bounds_reference(
     biases: list[Tensor],
     C: Tensor | None,
     geometry: list[int],
+    leaks: list[float],
     method: str,
     prune: bool,
     bound_upper: bool,
-) -> tuple[Tensor, Tensor]:
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Bounds of the network's outputs (or of C times them) over the box, for every member and sample.
 
-    The same as the relaxations of ``glsk.bounds``, which say it in terms of the other ops; for small networks this one
-    spares the way to memory and back between them.
+    These are the relaxations of ``glsk.bounds``; in one op, a small network is spared the way to memory and back
+    between the others.
 
     Args:
         x_L, x_U: the box, [1, B, n].
         weights, biases: of all layers, [P, Cout, Cin, kh, kw] and [P, Cout].
         C: [B, S, outputs], or None for the outputs themselves; with it the last layer must be linear.
         geometry: all layers, encoded.
+        leaks: of all layers, the slope in [0, 1] below zero of the activation that follows; 0 is a ReLU.
         method: one of :data:`METHODS` (paper, §2.2).
-        prune: for CROWN: rows that interval arithmetic from the layer before proves stable keep the interval's bounds.
+        prune: for CROWN and DeepZ: rows that interval arithmetic from the layer before proves stable keep the
+            interval's bounds.
         bound_upper: False leaves out the upper bound, which comes back empty.
+        keep: whether the hidden bounds are returned.
 
     Returns:
         lower, upper: [P, B, S], or [P, B, outputs].
+        hidden: [P, B, 2, U], lower and upper bounds of the outputs of all layers but the last, one after the other (0
+            for a layer that no activation follows); empty without ``keep``.
     """
-    if method == "HBox":
-        return _hbox(x_L, x_U, weights, biases, C, geometry, bound_upper)
+    relaxations: Any = importlib.import_module("glsk.bounds")  # which is written in terms of the ops of this package
     layers = decode(geometry)
-    last = len(layers) - 1
-    lowers: list[Tensor] = []
-    uppers: list[Tensor] = []
-    lower, upper, relu = x_L, x_U, False
-    for k in range(last):
-        if method == "CROWN":
-            known: tuple[Tensor | None, Tensor | None] = (None, None)
-            if prune and relu and layers[k].relu:
-                known = ibp_affine_reference(lower, upper, weights[k], biases[k], list(layers[k]), True)
-            head = encode(layers[: k + 1])
-            lower, upper = crown_pass_reference(
-                x_L, x_U, weights[: k + 1], biases[: k + 1], lowers, uppers, None, *known, head, True
-            )
-        else:
-            lower, upper = ibp_affine_reference(lower, upper, weights[k], biases[k], list(layers[k]), relu)
-        relu = bool(layers[k].relu)
-        lowers.append(lower)
-        uppers.append(upper)
-    if method != "IBP":
-        return crown_pass_reference(x_L, x_U, weights, biases, lowers, uppers, C, None, None, geometry, bound_upper)
-    if relu:
-        lower, upper = lower.clamp(min=0), upper.clamp(min=0)
-    return crown_pass_reference(
-        lower, upper, weights[last:], biases[last:], [], [], C, None, None, list(layers[last]), bound_upper
+    population = importlib.import_module("glsk.population").Population(tuple(weights), tuple(biases))
+    query = relaxations.Query(
+        tuple(layers), population, x_L, x_U, C, "reference", prune, bound_upper, leaks=tuple(leaks)
     )
-
-
-def _hbox(
-    x_L: Tensor,
-    x_U: Tensor,
-    weights: list[Tensor],
-    biases: list[Tensor],
-    C: Tensor | None,
-    geometry: list[int],
-    bound_upper: bool,
-) -> tuple[Tensor, Tensor]:
-    layers = decode(geometry)
-    last = len(layers) - 1
-    lowers: list[Tensor] = []
-    uppers: list[Tensor] = []
-    low = high = (x_L + x_U) / 2  # the uncorrelated part, an interval
-    for k in range(last):
-        low, high = ibp_affine_reference(low, high, weights[k], biases[k], list(layers[k]), False)
-        head = encode(layers[: k + 1])
-        radius = hbox_pass_reference(x_L, x_U, weights[: k + 1], lowers, uppers, None, head)
-        lowers.append(low - radius)
-        uppers.append(high + radius)
-        if layers[k].relu:
-            low, high = hbox_relu_reference(low, high, lowers[k], uppers[k])
-    lower, upper = crown_pass_reference(
-        low, high, weights[last:], biases[last:], [], [], C, None, None, list(layers[last]), bound_upper
-    )
-    radius = hbox_pass_reference(x_L, x_U, weights, lowers, uppers, C, geometry)
-    return lower - radius, upper + radius if bound_upper else upper
+    *inner, (lower, upper) = relaxations.get(method)(query)
+    if not keep:
+        return lower, upper, lower.new_empty(0)
+    shape = (len(lower), lower.shape[1], 2)
+    parts = [
+        torch.stack(bounds, dim=2) if layer.relu else lower.new_zeros(*shape, layer.out_features)
+        for layer, bounds in zip(layers, inner, strict=False)
+    ]
+    return lower, upper, torch.cat(parts, dim=3) if parts else lower.new_empty(*shape, 0)
 
 
 def _fake(
@@ -107,17 +74,33 @@ def _fake(
     biases: list[Tensor],
     C: Tensor | None,
     geometry: list[int],
+    leaks: list[float],
     method: str,
     prune: bool,
     bound_upper: bool,
-) -> tuple[Tensor, Tensor]:
-    return empty_bounds(x_L, weights, C, geometry, bound_upper)
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return *empty_bounds(x_L, weights, C, geometry, bound_upper), empty_hidden(x_L, weights, geometry, keep)
+
+
+def empty_hidden(x_L: Tensor, weights: list[Tensor], geometry: list[int], keep: bool) -> Tensor:
+    """Uninitialised hidden bounds [P, B, 2, U]; without ``keep``, nothing."""
+    units = sum(layer.out_features for layer in decode(geometry)[:-1])
+    return x_L.new_empty((weights[0].shape[0], x_L.shape[1], 2, units) if keep else 0)
+
+
+def _check(*operands: Any) -> None:
+    checks.chain_bounds(*operands)
+    if operands[7] not in METHODS:
+        raise ValueError(f"chain_bounds: method: unknown {operands[7]!r}; known: {', '.join(METHODS)}")
 
 
 chain_bounds = Op(
     "chain_bounds",
-    "(Tensor x_L, Tensor x_U, Tensor[] weights, Tensor[] biases, Tensor? C, int[] geometry, str method, "
-    "bool prune, bool bound_upper, str backend) -> (Tensor, Tensor)",
+    "(Tensor x_L, Tensor x_U, Tensor[] weights, Tensor[] biases, Tensor? C, int[] geometry, float[] leaks, str method, "
+    "bool prune, bool bound_upper, bool keep, str backend) -> (Tensor, Tensor, Tensor)",
     chain_bounds_reference,
     _fake,
+    _check,
+    saves_outputs=True,
 )

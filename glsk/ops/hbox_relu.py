@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from glsk.ops import checks
 from glsk.ops.registry import Op
 
 
@@ -15,11 +16,11 @@ def hbox_relu_reference(box_lower: Tensor, box_upper: Tensor, lower: Tensor, upp
 
     Returns:
         The interval after the ReLU: unchanged where lower >= 0 (E stays), [0, upper] where unstable and 0 where
-        inactive (E becomes 0).
+        inactive (E becomes 0); NaN where a bound is not finite.
     """
-    active = lower >= 0
-    zero = torch.zeros_like(lower)
-    return torch.where(active, box_lower, zero), torch.where(active, box_upper, upper.clamp(min=0))
+    active, finite = lower >= 0, lower.isfinite() & upper.isfinite()
+    ends = torch.where(active, box_lower, 0.0), torch.where(active, box_upper, upper.clamp(min=0))
+    return torch.where(finite, ends[0], float("nan")), torch.where(finite, ends[1], float("nan"))
 
 
 hbox_relu = Op(
@@ -27,4 +28,5 @@ hbox_relu = Op(
     "(Tensor box_lower, Tensor box_upper, Tensor lower, Tensor upper, str backend) -> (Tensor, Tensor)",
     hbox_relu_reference,
     lambda box_lower, box_upper, lower, upper: (lower.new_empty(lower.shape), lower.new_empty(lower.shape)),
+    checks.same_shape("hbox_relu", "box_lower", "box_upper", "lower", "upper"),
 )

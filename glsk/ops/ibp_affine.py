@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from glsk.geometry import Geometry, decode
-from glsk.ops import affine
+from glsk.ops import affine, checks, interval
 from glsk.ops.registry import Op
 
 
@@ -20,15 +20,15 @@ def ibp_affine_reference(
         relu: whether a ReLU is applied to both ends of the box first.
 
     Returns:
-        lower, upper [P, B, out].
+        lower, upper [P, B, out]; with a ReLU, NaN where an infinite bound is read.
     """
     (layer,) = decode(geometry)
     if relu:
-        lower, upper = lower.clamp(min=0), upper.clamp(min=0)
+        lower, upper = interval.activation(lower, upper)
     lower, upper = (t.expand(weight.shape[0], -1, -1) for t in (lower, upper))
-    center = affine.forward((lower + upper) / 2, weight, layer) + affine.per_unit(bias, layer)[:, None]
-    radius = affine.forward((upper - lower) / 2, weight.abs(), layer)
-    return center - radius, center + radius
+    center = affine.forward(interval.center(lower, upper), weight, layer) + affine.per_unit(bias, layer)[:, None]
+    radius = affine.forward(interval.radius(lower, upper), weight.abs(), layer)
+    return interval.sound(center - radius, center + radius)
 
 
 def _fake(
@@ -44,4 +44,5 @@ ibp_affine = Op(
     " -> (Tensor, Tensor)",
     ibp_affine_reference,
     _fake,
+    checks.ibp_affine,
 )

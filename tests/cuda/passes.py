@@ -55,10 +55,14 @@ class Problem:
         """Lower and perhaps upper bounds, or HBox's radius, in float64."""
         x_L, x_U, weights, biases, lowers, uppers, C = self._cast(torch.float64)
         geometry = encode(self.layers)
+        lines, leaks = [x_L.new_empty(0)] * len(lowers), [0.0] * len(weights)
         if hbox:
-            return [ops.hbox_pass.reference(x_L, x_U, weights, lowers, uppers, C, geometry)]
+            radius, nothing = (x_U - x_L) / 2, [torch.zeros_like(bias) for bias in biases]
+            rest = (weights, nothing, lowers, uppers, lines, C, None, None, geometry, leaks, "mask", False)
+            return [-ops.crown_pass.reference(-radius, radius, *rest)[0]]
         known = self.known or (None, None)
-        found = ops.crown_pass.reference(x_L, x_U, weights, biases, lowers, uppers, C, *known, geometry, signs == 2)
+        rest = (weights, biases, lowers, uppers, lines, C, *known, geometry, leaks, "adaptive", signs == 2)
+        found = ops.crown_pass.reference(x_L, x_U, *rest)
         return list(found[:signs])
 
     def run(

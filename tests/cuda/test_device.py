@@ -253,10 +253,10 @@ def test_wrong_devices_are_named() -> None:
         bounded.compute_bounds(**{**arguments, **moved})
     given_ = problem(chain(*CNN3, None))
     layers = (given_.weights, given_.biases, given_.lowers, given_.uppers)
+    none = [given_.x_L.new_empty(0)] * (len(given_.layers) - 1)
+    rest = (none, None, None, None, encode(given_.layers), [0.0] * len(given_.layers), "adaptive", True)
     with pytest.raises(ValueError, match="must agree"):
-        ops.crown_pass(
-            given_.x_L.cuda(), given_.x_U.cuda(), *layers, None, None, None, encode(given_.layers), True, backend="cuda"
-        )
+        ops.crown_pass(given_.x_L.cuda(), given_.x_U.cuda(), *layers, *rest, backend="cuda")
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two devices")

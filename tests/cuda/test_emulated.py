@@ -230,7 +230,9 @@ def test_a_deep_chain_runs_by_the_reference(launcher: ModuleType) -> None:
     layers = chain((1, 4, 4), [(1, 1, 1, 0)] * 30, None)
     given_ = problem(layers, members=1, samples=1)
     arguments = (given_.x_L, given_.x_U, given_.weights, given_.biases, given_.lowers, given_.uppers)
-    found = ops.crown_pass(*arguments, None, None, None, encode(layers), True, backend="cuda")
+    none = [given_.x_L.new_empty(0)] * (len(layers) - 1)
+    rest = (None, None, None, encode(layers), [0.0] * len(layers), "adaptive", True)
+    found = ops.crown_pass(*arguments, none, *rest, backend="cuda")
     agree(list(found), given_.reference(2, False), torch.float64)
 
 
@@ -311,8 +313,10 @@ def test_an_evaluation_reads_nothing_back(launcher: ModuleType, method: str) -> 
 def test_tensors_of_one_call_must_agree(launcher: ModuleType) -> None:
     given_ = problem(chain(*SMALL, None))
     arguments = [given_.x_L.float(), given_.x_U.float(), given_.weights, given_.biases, given_.lowers, given_.uppers]
+    none = [given_.x_L.new_empty(0)] * (len(given_.layers) - 1)
+    rest = (none, None, None, None, encode(given_.layers), [0.0] * len(given_.layers), "adaptive", True)
     with pytest.raises(ValueError, match="must agree"):
-        ops.crown_pass(*arguments, None, None, None, encode(given_.layers), True, backend="cuda")
+        ops.crown_pass(*arguments, *rest, backend="cuda")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

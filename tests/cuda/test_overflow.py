@@ -129,5 +129,5 @@ def test_the_gradient_of_wide_intervals(launcher: ModuleType) -> None:
     cast[:2] = cast[0].float(), cast[1].float()
     found = launcher.cuda_backward.crown_pass(cast, (), tuple(g.float() for g in grads), [True] * len(wanted))
     for one, other in zip(found, wanted, strict=True):
-        size = max([0.0, *other.abs().flatten().tolist()])
-        assert (one.double() - other).abs().max().item() <= 1e-4 * size + 1e-42
+        if other.numel():
+            assert (one.double() - other).abs().max() <= 1e-4 * other.abs().max()

@@ -42,15 +42,15 @@ def report(capability: int, nets: list[str]) -> list[dict[str, object]]:
         for plan in plans if nets else [heaviest]:
             rows = not plan.start.from_C
             name = f"{net} CROWN {'pass to layer' if rows else 'specification after layer'} {plan.depth}"
-            add(name, aot.compile_pass(plan, 1 + rows, rows, False, "tf32x3", capability), True)
+            add(name, aot.compile_pass(plan, 1 + rows, rows, 2, "tf32x3", capability), True)
         if not nets:
             continue
         for plan in dict.fromkeys((plans[0], heaviest)):
-            binary = aot.compile_pass(plan, 1, False, True, "tf32x3", capability)
+            binary = aot.compile_pass(plan, 1, False, 4, "tf32x3", capability)
             add(f"{net} HBox pass to layer {plan.depth}", binary, True)
         for k, layer in enumerate(layers[:-1]):
             add(f"{net} interval step {k}", aot.compile_ibp(layer, k > 0, capability), True)
-        add(f"{net} bf16x3", aot.compile_pass(heaviest, 2, True, False, "bf16x3", capability), True)
+        add(f"{net} bf16x3", aot.compile_pass(heaviest, 2, True, 2, "bf16x3", capability), True)
         if net == "cnn3":
             for binary in aot.compile_small(heaviest, capability):
                 add(binary.name, binary, False)

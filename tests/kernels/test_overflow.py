@@ -68,7 +68,7 @@ def test_no_finite_bound_comes_of_what_is_none(low: float, high: float, sign: fl
     box, shape = values(1.0).view(1, 1, 1), (1, 1, 1)
     bounds = [values(low).view(shape)], [values(high).view(shape)]
     found = launch_pass(
-        -box, box, weights, None if hbox else biases, *bounds, None, None, layers, 1 if hbox else 2, hbox
+        -box, box, weights, biases, *bounds, None, None, layers, 1 if hbox else 2, hbox
     )
     assert all(t.isnan().all() for t in found if t is not None)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from glsk import geometry, ops
 from glsk.geometry import Geometry, encode
+from glsk.lines import RULES
 from glsk.ops import Op
 from glsk.ops.chain_bounds import METHODS
 from tests.support import CPU_BACKENDS, NATIVE
@@ -47,26 +48,44 @@ def samples(op: Op) -> Iterator[tuple[Any, ...]]:
     lowers, uppers = [b[0] for b in bounds], [b[1] for b in bounds]
     C = torch.randn(B, 2, 4, dtype=torch.float64)
     everything = encode([CONV, HIDDEN, LAST])
-    none = box[0].new_empty(0)
+    none, plain = box[0].new_empty(0), [0.0, 0.0, 0.0]
     if op is ops.chain_bounds:
         for method in METHODS:
-            yield *box, weights, biases, C, everything, method, False, True
-        yield *box, weights, biases, None, everything, "CROWN", True, False
+            yield *box, weights, biases, C, everything, plain, method, False, True, False
+        for method in METHODS:
+            yield *box, weights, biases, C, everything, [0.25, 0.5, 0.0], method, False, True, True
+        yield *box, weights, biases, None, everything, plain, "CROWN", True, False, False
+        yield *box, weights[:1], biases[:1], None, encode([CONV]), plain[:1], "CROWN", True, True, True
+        straight = encode([CONV._replace(relu=0), HIDDEN, LAST])
+        yield *box, weights, biases, None, straight, plain, "CROWN", True, True, True
     elif op is ops.ibp_affine:
         yield *box, weights[0], biases[0], list(CONV), False
         yield *bounds[0], weights[1], biases[1], list(HIDDEN), True
     elif op is ops.crown_pass:
-        yield *box, weights, biases, lowers, uppers, C, None, None, everything, True
-        yield *box, weights, biases, lowers, uppers, None, None, None, everything, False
+        made, leaks = [none, none], [0.25, 0.5, 0.0]
+        for rule in RULES:
+            yield *box, weights, biases, lowers, uppers, made, C, None, None, everything, plain, rule, True
+            yield *box, weights, biases, lowers, uppers, made, None, None, None, everything, leaks, rule, False
+        radius = (box[1] - box[0]) / 2
+        nothing = [torch.zeros_like(bias) for bias in biases]
+        yield -radius, radius, weights, nothing, lowers, uppers, made, C, None, None, everything, plain, "mask", False
         known = bounds[1][0] - 1, bounds[1][1] + 1
-        yield *box, weights[:2], biases[:2], lowers[:1], uppers[:1], None, *known, encode([CONV, HIDDEN]), True
-        yield *box, weights[:1], biases[:1], [], [], None, None, None, encode([CONV]), True
+        first = *box, weights[:2], biases[:2], lowers[:1], uppers[:1], [none]
+        yield *first, None, *known, encode([CONV, HIDDEN]), plain[:2], "adaptive", True
+        yield *box, weights[:1], biases[:1], [], [], [], None, None, None, encode([CONV]), [0.0], "adaptive", True
         straight = encode([CONV._replace(relu=0), HIDDEN])
-        yield *box, weights[:2], biases[:2], [none], [none], None, None, None, straight, True
-    elif op is ops.hbox_pass:
-        yield *box, weights, lowers, uppers, C, everything
-        yield *box, weights, lowers, uppers, None, everything
-        yield *box, weights[:1], [], [], None, encode([CONV])
+        yield *box, weights[:2], biases[:2], [none], [none], [none], None, None, None, straight, [0.0, 0.0], "mask", True
+        for shape in ((P, B, 2), (1, 1, 1), (P, 1, 2), (1, B, 1)):
+            given = [torch.randn(*shape, 4, layer.out_features, dtype=torch.float64) for layer in (CONV, HIDDEN)]
+            yield *box, weights, biases, [none] * 2, [none] * 2, given, C, None, None, everything, plain, "adaptive", True
+        mixed = [given[0], none], [none, lowers[1]], [none, uppers[1]]
+        yield *box, weights, biases, *mixed[1:], mixed[0], C, None, None, everything, leaks, "parallel", True
+    elif op is ops.optimised_pass:
+        for steps in (1, 3):
+            made, leaks = [none, none], [0.25, 0.5, 0.0]
+            first = *box, weights, biases, lowers, uppers, made
+            yield *first, C, None, None, everything, leaks, "adaptive", True, steps, 0.1
+            yield *first, None, None, None, everything, plain, "adaptive", False, steps, 0.1
     elif op is ops.hbox_relu:
         yield *_interval(P, B, 6), *_interval(P, B, 6)
     elif op is ops.relu_relaxation:
@@ -79,8 +98,11 @@ def samples(op: Op) -> Iterator[tuple[Any, ...]]:
 
 
 CASES = [pytest.param(op, i, id=f"{op.name}-{i}") for op in ops.ALL for i in range(len(list(samples(op))))]
+# The ascent's result has no gradient (test_optimised_pass.py).
+DIFFERENTIABLE = [case for case in CASES if case.values[0] is not ops.optimised_pass]
 STATIC_CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor")
 OPS = [pytest.param(op, id=op.name) for op in ops.ALL]
+DIFFERENTIABLE_OPS = [op for op in OPS if op.values[0] is not ops.optimised_pass]
 
 
 def sample(op: Op, i: int) -> tuple[Any, ...]:
@@ -120,7 +142,7 @@ def test_opcheck(op: Op, i: int, backend: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("op", DIFFERENTIABLE_OPS)
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_opcheck_under_compilation(op: Op, backend: str) -> None:
     """Forward and backward through AOTAutograd with dynamic shapes: slow, so once an op and backend."""
@@ -141,7 +163,7 @@ def test_a_backend_equals_the_reference(op: Op, i: int, backend: str, dtype: tor
         torch.testing.assert_close(f.double(), w, rtol=tolerance, atol=tolerance * 10)
 
 
-@pytest.mark.parametrize(("op", "i"), CASES)
+@pytest.mark.parametrize(("op", "i"), DIFFERENTIABLE)
 def test_gradcheck_of_the_reference(op: Op, i: int) -> None:
     """Numerical derivatives, which the kinks of a ReLU are kept away from."""
     arguments = sample(op, i)
@@ -159,7 +181,7 @@ def test_gradcheck_of_the_reference(op: Op, i: int) -> None:
     assert torch.autograd.gradcheck(function, inputs, eps=1e-7, atol=1e-5, fast_mode=True)
 
 
-@pytest.mark.parametrize(("op", "i"), CASES)
+@pytest.mark.parametrize(("op", "i"), DIFFERENTIABLE)
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_the_gradient_is_that_of_the_reference(op: Op, i: int, backend: str) -> None:
     gradients = []
@@ -174,7 +196,7 @@ def test_the_gradient_is_that_of_the_reference(op: Op, i: int, backend: str) -> 
         torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("op", DIFFERENTIABLE_OPS)
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_only_what_wants_a_gradient_gets_one(op: Op, backend: str) -> None:
     arguments = sample(op, 0)
