@@ -235,9 +235,25 @@ def _multiprocessors(device: torch.device) -> int:
 
 
 def pass_workspace(
+    layers: tuple[Geometry, ...],
+    spec_rows: int | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    backward: bool = False,
+) -> Workspace | Widest:
+    """What :func:`_pass` allocates for a two-sided pass; ``spec_rows``: rows of C, None for the last layer's.
+
+    With ``backward``, enough for its gradient too, beside the gradients of weights, bounds and C themselves.
+    """
+    forward = _forward_workspace(layers, spec_rows, device, dtype)
+    if not backward:
+        return forward
+    return Widest((forward, cuda_backward.pass_workspace(layers, spec_rows, dtype)))
+
+
+def _forward_workspace(
     layers: tuple[Geometry, ...], spec_rows: int | None, device: torch.device, dtype: torch.dtype
 ) -> Workspace | Widest:
-    """What :func:`_pass` allocates for a two-sided pass; ``spec_rows``: rows of C, None for the last layer's."""
     spec = spec_rows is not None
     rows = layers[-1].out_features if spec_rows is None else spec_rows
     if len(layers) == 1 and not spec:
@@ -358,4 +374,4 @@ def robust_cross_entropy(margin_lower: Tensor) -> Tensor:
     return loss
 
 
-from glsk import cuda_backward  # noqa: E402  it needs what is above
+from glsk import cuda_backward  # noqa: E402, F401  adds the gradients; it needs what is above

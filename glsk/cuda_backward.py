@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from glsk import cuda, ops
-from glsk.geometry import decode
+from glsk import cuda, ops, tiling
+from glsk.geometry import Geometry, decode
+from glsk.workspace import Workspace
 
 Gradients = list[Tensor | None]
 
@@ -73,6 +74,20 @@ def crown_pass(
     return wanted.in_shape(found)
 
 
+def pass_workspace(layers: tuple[Geometry, ...], spec_rows: int | None, dtype: torch.dtype) -> Workspace:
+    """What :func:`crown_pass` allocates beside the gradients it returns."""
+    rows = layers[-1].out_features if spec_rows is None else spec_rows
+    if len(layers) > cuda._CUDA.max_layers:
+        return Workspace(per_pair=2 * tiling.bytes_per_pair(layers, rows, "reference", dtype.itemsize))
+    block, most = cuda._CUDA.backward_workspace(cuda._arguments(layers, rows, spec_rows is not None, dtype, 1))
+    # Of the box, of C and of the lines each pair has its own, which are then added up where they are shared.
+    inner = sum(layer.out_features for layer in layers[:-1])
+    own = 2 * layers[0].in_features + 4 * inner + (rows * layers[-1].out_features if spec_rows is not None else 0)
+    return Workspace(
+        per_pair=(own + 2 * rows) * dtype.itemsize, program=block, programs=most, programs_per_pair=1, scalable=False
+    )
+
+
 @ops.ibp_affine.implement_backward("cuda")
 def ibp_affine(
     operands: list[Any], outputs: tuple[Tensor, ...], grads: tuple[Tensor | None, ...], needs: list[bool]
@@ -107,9 +122,7 @@ def ibp_affine(
     return wanted.in_shape([*found, *_split(parameters, sizes)])
 
 
-def by_autograd(
-    reference: Any, operands: list[Any], grads: tuple[Tensor | None, ...], needs: list[bool]
-) -> Gradients:
+def by_autograd(reference: Any, operands: list[Any], grads: tuple[Tensor | None, ...], needs: list[bool]) -> Gradients:
     """Of an op that no kernel serves: through its reference."""
     flags = iter(needs)
     used: Gradients = []

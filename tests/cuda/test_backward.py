@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from glsk import ops
+import glsk
+from glsk import models, ops
 from glsk.geometry import Geometry, encode, linear
 from tests.cuda.emulation import Emulation
 from tests.cuda.lines import RULES, pass_by_lines
@@ -224,6 +225,65 @@ def test_the_same_bits_in_any_order(backward: ModuleType, device: Emulation, nam
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("pairs", [(1, 1), (2, 3), (40, 20)])
+@pytest.mark.parametrize("rows", [None, 9])
+def test_the_workspace_is_counted(
+    launcher: ModuleType,
+    backward: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: torch.dtype,
+    pairs: tuple[int, int],
+    rows: int | None,
+) -> None:
+    layers = chain((1, 5, 4), [(2, 3, 1, 1), (3, 2, 2, 0)], 4 if rows else None)
+    cpu = torch.device("cpu")
+    counted = launcher.pass_workspace(tuple(layers), rows, cpu, dtype, backward=True)
+    assert counted.scratch(6) >= launcher.pass_workspace(tuple(layers), rows, cpu, dtype).scratch(6)
+    allocated: list[int] = []
+    empty = launcher._empty
+
+    def record(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        allocated.extend(shape if dtype == torch.uint8 else ())
+        return empty(like, *shape, dtype=dtype)
+
+    case = problem(layers, members=pairs[0], samples=pairs[1], rows=rows)
+    values = [*operands(case, None, dtype), encode(layers), [0.0] * len(layers), "adaptive", True]
+    grads = upstream(values, 0.01)
+    monkeypatch.setattr(launcher, "_empty", record)
+    backward.crown_pass(values, (), grads, [True] * len(tensors(values)))
+    (size,) = allocated
+    assert size <= counted.scratch(pairs[0] * pairs[1])
+
+
+def test_many_members_take_several_launches(backward: ModuleType) -> None:
+    """More of them than there are thread blocks: a wave of members after another, and each its own gradient."""
+    layers = [linear(3, 4, True), linear(4, 2, False)]
+    values = [*operands(problem(layers, members=600, samples=2)), encode(layers), [0.0] * 2, "adaptive", True]
+    check_pass(backward, values, upstream(values))
+
+
+@pytest.mark.parametrize("method", ["IBP", "CROWN-IBP", "CROWN", "HBox"])
+def test_through_the_public_surface(launcher: ModuleType, method: str) -> None:
+    """The gradient of a loss of bounds by weights and by the box: fused, as by the float64 reference."""
+    net = models.build("cnn3", (1, 12, 12))
+    bounded = glsk.BoundedModule(net, (1, 12, 12))
+    flat = torch.nn.utils.parameters_to_vector(net.parameters()).detach().double()
+    x = torch.rand(2, 1, 12, 12, dtype=torch.float64)
+    C = glsk.margins(torch.tensor([3, 9])).double()
+    population = flat + 0.02 * torch.randn(2, len(flat), dtype=torch.float64)
+
+    def gradients(backend: str) -> list[Tensor]:
+        params, image = population.clone().requires_grad_(), x.clone().requires_grad_()
+        options = {"eps": 0.05, "method": method, "backend": backend}
+        lower, upper = bounded.compute_bounds(image, C=C, params=params, **options)
+        loss = glsk.robust_cross_entropy(lower).sum() + 0.1 * upper.sum()
+        return list(torch.autograd.grad(loss, [params, image]))
+
+    for one, other in zip(gradients("cuda"), gradients("reference"), strict=True):
+        assert (one - other).abs().max() <= 1e-9 * scale(other)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("relu", "leak"), [(False, 0.0), (True, 0.0), (True, 0.3)])
 @pytest.mark.parametrize(("members", "samples"), [(1, 1), (2, 3), (1, 40)])
 @pytest.mark.parametrize("name", ["conv", "stride above kernel", "linear", "wide"])
@@ -239,7 +299,9 @@ def test_ibp_affine(
     center = torch.randn(members, samples, layer.in_features, dtype=torch.float64)
     weight, bias = (torch.randn(members, *s).double() for s in (layer.weight_shape, (layer.out_channels,)))
 
-    def reference(lower: Tensor, upper: Tensor, weight: Tensor, bias: Tensor, geometry: list[int], relu: bool, k: float):
+    def reference(
+        lower: Tensor, upper: Tensor, weight: Tensor, bias: Tensor, geometry: list[int], relu: bool, k: float
+    ):
         if relu:
             lower, upper = (torch.where(t < 0, k * t, t) for t in (lower, upper))
         return ops.ibp_affine.reference(lower, upper, weight, bias, geometry, False)

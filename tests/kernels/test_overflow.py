@@ -67,9 +67,7 @@ def test_no_finite_bound_comes_of_what_is_none(low: float, high: float, sign: fl
     biases = [torch.zeros(1, 1, device=DEVICE)] * 2
     box, shape = values(1.0).view(1, 1, 1), (1, 1, 1)
     bounds = [values(low).view(shape)], [values(high).view(shape)]
-    found = launch_pass(
-        -box, box, weights, biases, *bounds, None, None, layers, 1 if hbox else 2, hbox
-    )
+    found = launch_pass(-box, box, weights, biases, *bounds, None, None, layers, 1 if hbox else 2, hbox)
     assert all(t.isnan().all() for t in found if t is not None)
 
 
