@@ -374,4 +374,4 @@ def robust_cross_entropy(margin_lower: Tensor) -> Tensor:
     return loss
 
 
-from glsk import cuda_backward  # noqa: E402, F401  adds the gradients; it needs what is above
+from glsk import cuda_backward  # noqa: E402  adds the gradients; it needs what is above

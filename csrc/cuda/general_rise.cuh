@@ -73,49 +73,97 @@ __device__ void rise(const Pass& pass, const Group& group, int k, const Window& 
     }
 }
 
+// Sums over the lanes of one unit, of which each of eight neighbouring threads has four. The whole warp calls it.
+template <class T>
+__device__ __forceinline__ T over_quads(T value) {
+    value += __shfl_xor_sync(0xffffffffu, value, 1);
+    value += __shfl_xor_sync(0xffffffffu, value, 2);
+    return value + __shfl_xor_sync(0xffffffffu, value, 4);
+}
+
+// A tile of a layer's weights: ROWS outputs by COLUMNS of the weights of an output, with its bias after the last of them.
+template <class T>
+struct WeightTile {
+    static constexpr int ROWS = LANES / QUAD, COLUMNS = sizeof(T) == 4 ? 6 : 2, VALUES = ROWS * COLUMNS;
+    static constexpr int PITCH = THREADS + 1, SHARED = VALUES * PITCH;
+
+    T sum[ROWS][COLUMNS];
+
+    __device__ __forceinline__ void share(T* shared) const {
+#pragma unroll
+        for (int i = 0; i < VALUES; ++i) shared[i * PITCH + threadIdx.x] = sum[i / COLUMNS][i % COLUMNS];
+    }
+};
+
 // Adds the lanes' products of layer k's coefficients (of its outputs, in window out, with the upstream gradient) and
-// values (of its inputs, in window in) to the gradient of its weight; the bias is a weight whose input is one.
-template <class T, class Group>
-__device__ void add_products(const Pass& pass, const Group& group, int k, const Window& in, const Window& out,
-                             const T* coefficients, const T* values, T* gradient) {
-    constexpr int OUT = 4;
+// values (of its inputs, in window in) to the gradient of its weight; the bias is a weight whose input is one. Of many
+// pixels all threads sum up one tile, each its own pixels and lanes; of few, eight threads do, each its own lanes.
+template <class T>
+__device__ void add_products(const Pass& pass, int k, const Window& in, const Window& out, const T* coefficients,
+                             const T* values, T* gradient, T* shared) {
+    using Tile = WeightTile<T>;
+    constexpr int ROWS = Tile::ROWS, COLUMNS = Tile::COLUMNS;
     const Layer& layer = pass.layer[k];
     const Parameters parameters(pass, k);
-    const int taps = layer.kernel_height * layer.kernel_width;
-    const std::int64_t weights = std::int64_t(layer.in_channels) * taps, items = weights + 1;
-    const std::int64_t blocks = divide_up(layer.out_channels, OUT), area = out.area();
-    for (std::int64_t job = threadIdx.x; job < blocks * items; job += THREADS) {
-        const std::int64_t item = job % items;
-        const int first = static_cast<int>(job / items) * OUT, channels = min(OUT, layer.out_channels - first);
-        const bool is_bias = item == weights;
-        const int c = static_cast<int>(item / taps), tap = static_cast<int>(item % taps);
-        const int ky = tap / layer.kernel_width, kx = tap % layer.kernel_width;
-        T sum[OUT] = {};
-        for (int pixel = 0; pixel < area; ++pixel) {
-            const int y = (out.y0 + pixel / out.width()) * layer.stride_height - layer.pad_height + ky;
-            const int x = (out.x0 + pixel % out.width()) * layer.stride_width - layer.pad_width + kx;
-            const bool inside = y >= 0 && y < layer.in_height && x >= 0 && x < layer.in_width;
-            if (!is_bias && !inside) continue;
-            const std::int64_t at = (std::int64_t(c) * in.height() + y - in.y0) * in.width() + x - in.x0;
-            for (int quad = 0; quad < group.lanes; quad += QUAD) {
-                Lanes<T> value = {{T(1), T(1), T(1), T(1)}};
-                if (!is_bias) value = lanes_at(values, at, quad);
+    const int taps = layer.kernel_height * layer.kernel_width, area = out.area();
+    const int quad = quad_of_thread(), worker = worker_of_thread();
+    const std::int64_t weights = std::int64_t(layer.in_channels) * taps;
+    const std::int64_t row_tiles = divide_up(layer.out_channels, ROWS);
+    const std::int64_t tiles = row_tiles * divide_up<std::int64_t>(weights + 1, COLUMNS);
+    const bool together = area >= WORKERS;
+    const auto add = [&](int channel, std::int64_t column, T value) {
+        if (channel >= layer.out_channels || column > weights) return;
+        gradient[column == weights ? parameters.bias + channel : parameters.weight + channel * weights + column] += value;
+    };
+    for (std::int64_t base = 0; base < tiles; base += together ? 1 : WORKERS) {
+        const std::int64_t at = base + (together ? 0 : worker), column0 = at / row_tiles * COLUMNS;
+        const int first = static_cast<int>(at % row_tiles) * ROWS;
+        Tile tile = {};
+        for (int pixel = together ? worker : 0; at < tiles && pixel < area; pixel += together ? WORKERS : 1) {
+            const int y0 = (out.y0 + pixel / out.width()) * layer.stride_height - layer.pad_height;
+            const int x0 = (out.x0 + pixel % out.width()) * layer.stride_width - layer.pad_width;
+            Lanes<T> a[ROWS] = {};
 #pragma unroll
-                for (int i = 0; i < OUT; ++i) {
-                    if (i >= channels) continue;
-                    const Lanes<T> a = lanes_at(coefficients, std::int64_t(first + i) * area + pixel, quad);
-#pragma unroll
-                    for (int v = 0; v < QUAD; ++v) sum[i] += a.at[v] * value.at[v];
+            for (int i = 0; i < ROWS; ++i) {
+                if (first + i < layer.out_channels) {
+                    a[i] = lanes_at(coefficients, std::int64_t(first + i) * area + pixel, quad);
                 }
             }
-        }
+            int c = static_cast<int>(column0 / taps), ky = static_cast<int>(column0 % taps) / layer.kernel_width;
+            int kx = static_cast<int>(column0 % taps) % layer.kernel_width;
 #pragma unroll
-        for (int i = 0; i < OUT; ++i) {
-            if (i >= channels) continue;
-            T& to = is_bias ? gradient[parameters.bias + first + i]
-                            : gradient[parameters.weight + (first + i) * weights + item];
-            to += sum[i];
+            for (int j = 0; j < COLUMNS; ++j) {
+                const int y = y0 + ky, x = x0 + kx;
+                Lanes<T> value = {};
+                if (column0 + j == weights) value = {{T(1), T(1), T(1), T(1)}};
+                if (column0 + j < weights && y >= 0 && y < layer.in_height && x >= 0 && x < layer.in_width) {
+                    value = lanes_at(values, (std::int64_t(c) * in.height() + y - in.y0) * in.width() + x - in.x0, quad);
+                }
+#pragma unroll
+                for (int i = 0; i < ROWS; ++i) {
+#pragma unroll
+                    for (int v = 0; v < QUAD; ++v) tile.sum[i][j] += a[i].at[v] * value.at[v];
+                }
+                if (++kx == layer.kernel_width) kx = 0, ++ky;
+                if (ky == layer.kernel_height) ky = 0, ++c;
+            }
         }
+        tile.share(shared);
+        __syncthreads();
+        if (together && threadIdx.x < Tile::VALUES) {
+            T sum = T(0);
+            for (int thread = 0; thread < THREADS; ++thread) sum += shared[threadIdx.x * Tile::PITCH + thread];
+            add(first + threadIdx.x / COLUMNS, column0 + threadIdx.x % COLUMNS, sum);
+        } else if (!together && at < tiles) {
+            const int row = threadIdx.x % ROWS;  // of the eight threads each adds up one, beginning with its own part
+            for (int j = 0; j < COLUMNS; ++j) {
+                const T* parts = shared + (row * COLUMNS + j) * Tile::PITCH + worker * ROWS;
+                T sum = T(0);
+                for (int i = 0; i < ROWS; ++i) sum += parts[(i + row) % ROWS];
+                add(first + row, column0 + j, sum);
+            }
+        }
+        __syncthreads();  // the next tiles overwrite the parts
     }
 }
 

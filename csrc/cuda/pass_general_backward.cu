@@ -77,24 +77,47 @@ template <class T>
 __device__ void start_at_corner(const Pass& pass, const PassGradient& gradient, const Group& group,
                                 const Window& window, const T* upstream, const T* coefficients, T* values) {
     const Layer& layer = pass.layer[0];
-    const std::int64_t n = layer.in_features();
-    for (std::int64_t at = threadIdx.x; at < std::int64_t(layer.in_channels) * window.area(); at += THREADS) {
-        const int pixel = static_cast<int>(at % window.area());
-        const std::int64_t unit = input_of(layer, static_cast<int>(at / window.area()),
-                                           window.y0 + pixel / window.width(), window.x0 + pixel % window.width());
-        const T l = slice<T>(pass.x_lower, group.p, group.b)[unit], u = slice<T>(pass.x_upper, group.p, group.b)[unit];
+    const std::int64_t n = layer.in_features(), units = std::int64_t(layer.in_channels) * window.area();
+    const int quad = quad_of_thread();
+    for (std::int64_t base = 0; base < units; base += WORKERS) {
+        const std::int64_t at = base + worker_of_thread();
+        std::int64_t unit = 0;
         Ends<T> sum = {T(0), T(0)};
-        for (int lane = 0; lane < LANES; ++lane) {
-            const T a = coefficients[at * LANES + lane];
-            values[at * LANES + lane] = a > T(0) ? l : a < T(0) ? u : l / 2 + u / 2 + a;  // a: 0, or NaN
-            (a < T(0) ? sum.upper : sum.lower) += upstream[lane] * a;
+        if (at < units) {
+            const int pixel = static_cast<int>(at % window.area());
+            unit = input_of(layer, static_cast<int>(at / window.area()), window.y0 + pixel / window.width(),
+                            window.x0 + pixel % window.width());
+            const T l = slice<T>(pass.x_lower, group.p, group.b)[unit];
+            const T u = slice<T>(pass.x_upper, group.p, group.b)[unit];
+            const Lanes<T> four = lanes_at(coefficients, at, quad);
+            Lanes<T> value;
+            for (int v = 0; v < QUAD; ++v) {
+                const T a = four.at[v];
+                value.at[v] = a > T(0) ? l : a < T(0) ? u : l / 2 + u / 2 + a;  // a: 0, or NaN
+                (a < T(0) ? sum.upper : sum.lower) += upstream[quad + v] * a;
+            }
+            lanes_at(values, at, quad) = value;
         }
-        if (gradient.box != nullptr) {
+        if (gradient.box == nullptr) continue;
+        sum = {over_quads(sum.lower), over_quads(sum.upper)};
+        if (at < units && quad == 0) {
             T* box = static_cast<T*>(gradient.box) + (group.p * pass.samples + group.b) * 2 * n + unit;
             box[0] += sum.lower, box[n] += sum.upper;
         }
     }
 }
+
+// Where the gradient of a row's (or of all rows') lines around one unit is added up.
+template <class T>
+struct LineSums {
+    T* to;
+    std::int64_t units;
+
+    __device__ __forceinline__ void add(const Lines<T>& sum) const {
+        to[0] += sum.lower_slope, to[units] += sum.lower_intercept;
+        to[2 * units] += sum.upper_slope, to[3 * units] += sum.upper_intercept;
+    }
+};
 
 // Values of layer k's pre-activations to those of its activations, and coefficients of the latter to the former, with
 // the upstream gradient; the gradient of the lines between, or of the bounds that they are made from.
@@ -102,47 +125,66 @@ template <class T, bool PER_ROW>
 __device__ void through_lines(const Pass& pass, const PassGradient& gradient, const Group& group, int k,
                               const Window& window, const T* upstream, T* coefficients, T* values) {
     const Layer& layer = pass.layer[k];
-    const std::int64_t pair = group.p * pass.samples + group.b;
+    const std::int64_t pair = group.p * pass.samples + group.b, many = std::int64_t(layer.out_channels) * window.area();
     const std::int64_t units = units_before(pass, pass.layers - 1), before = units_before(pass, k);
     const bool lines_wanted = layer.relu && layer.around.are_lines() && gradient.lines != nullptr;
     const bool bounds_wanted = layer.relu && !layer.around.are_lines() && gradient.bounds != nullptr;
-    const auto add_lines = [&](int row, std::int64_t unit, const Lines<T>& sum) {
-        T* to = static_cast<T*>(gradient.lines) + (pair * (PER_ROW ? pass.rows : 1) + row) * 4 * units + before + unit;
-        to[0] += sum.lower_slope, to[units] += sum.lower_intercept;
-        to[2 * units] += sum.upper_slope, to[3 * units] += sum.upper_intercept;
-    };
-    for (std::int64_t at = threadIdx.x; at < std::int64_t(layer.out_channels) * window.area(); at += THREADS) {
+    const int quad = quad_of_thread();
+    for (std::int64_t base = 0; base < many; base += WORKERS) {
+        const std::int64_t at = base + worker_of_thread();
+        const bool there = at < many;
         const int channel = static_cast<int>(at / window.area()), pixel = static_cast<int>(at % window.area());
         const int y = window.y0 + pixel / window.width(), x = window.x0 + pixel % window.width();
         const std::int64_t unit = (std::int64_t(channel) * layer.out_height + y) * layer.out_width + x;
-        Lines<T> lines = lines_of<T>(layer, pass.rule, group.p, group.b, unit), sum = {};
-        for (int lane = 0; lane < LANES; ++lane) {
-            T& a = coefficients[at * LANES + lane];
-            T& value = values[at * LANES + lane];
-            const bool negative = a < T(0);
-            const T each = upstream[lane] * a;
-            if (PER_ROW) {
-                const int row = group.row(pass, min(lane, group.lanes - 1));
-                lines = lines_of<T>(layer, pass.rule, group.p, group.b, unit, row);
-            }
-            (negative ? sum.upper_slope : sum.lower_slope) += each * value;
-            (negative ? sum.upper_intercept : sum.lower_intercept) += each;
-            const T slope = negative ? lines.upper_slope : lines.lower_slope;
-            value = slope * value + (negative ? lines.upper_intercept : lines.lower_intercept);
-            a = each * slope;
-            if (PER_ROW && lines_wanted && lane < group.lanes) {
-                add_lines(group.row(pass, lane), unit, sum);
-                sum = {};
+        const auto sums_of = [&](int row) -> LineSums<T> {
+            const std::int64_t slot = pair * (PER_ROW ? pass.rows : 1) + row;
+            return {static_cast<T*>(gradient.lines) + slot * 4 * units + before + unit, units};
+        };
+        Lines<T> sum = {};       // of the thread's lanes, or, of lines by row, of
+        bool shared_row = false;  // its first lane if that has the row of the lane before, another thread's
+        if (there) {
+            Lanes<T>& a = lanes_at(coefficients, at, quad);
+            Lanes<T>& value = lanes_at(values, at, quad);
+            Lines<T> lines = {};
+            if (!PER_ROW) lines = lines_of<T>(layer, pass.rule, group.p, group.b, unit);
+            for (int v = 0; v < QUAD; ++v) {
+                const int lane = min(quad + v, group.lanes - 1), row = group.row(pass, lane);
+                if (PER_ROW) lines = lines_of<T>(layer, pass.rule, group.p, group.b, unit, row);
+                const bool negative = a.at[v] < T(0);
+                const T each = upstream[quad + v] * a.at[v], product = each * value.at[v];
+                const Lines<T> one = negative ? Lines<T>{T(0), T(0), product, each} : Lines<T>{product, each, T(0), T(0)};
+                const T slope = negative ? lines.upper_slope : lines.lower_slope;
+                value.at[v] = slope * value.at[v] + (negative ? lines.upper_intercept : lines.lower_intercept);
+                a.at[v] = each * slope;
+                if (!PER_ROW || bounds_wanted) {
+                    sum.lower_slope += one.lower_slope, sum.lower_intercept += one.lower_intercept;
+                    sum.upper_slope += one.upper_slope, sum.upper_intercept += one.upper_intercept;
+                } else if (lines_wanted && quad + v < group.lanes) {
+                    if (v == 0 && quad > 0 && row == group.row(pass, quad - 1)) {
+                        sum = one, shared_row = true;
+                    } else {
+                        sums_of(row).add(one);
+                    }
+                }
             }
         }
-        if (!PER_ROW && lines_wanted) add_lines(0, unit, sum);
-        if (bounds_wanted) {
-            const T l = lower_of<T>(layer.around, group.p, group.b)[unit];
-            const T u = upper_of<T>(layer.around, group.p, group.b)[unit];
-            const Ends<T> ends = gradient_of_bounds(pass.rule, T(layer.leak), l, u, sum);
-            T* to = static_cast<T*>(gradient.bounds) + pair * 2 * units + before + unit;
-            to[0] += ends.lower, to[units] += ends.upper;
+        if (PER_ROW && lines_wanted) {
+            __syncwarp();  // the other side of the row has been added
+            if (shared_row) sums_of(group.row(pass, quad)).add(sum);
         }
+        if (PER_ROW ? !bounds_wanted : !lines_wanted && !bounds_wanted) continue;
+        sum = {over_quads(sum.lower_slope), over_quads(sum.lower_intercept), over_quads(sum.upper_slope),
+               over_quads(sum.upper_intercept)};
+        if (!there || quad != 0) continue;
+        if (lines_wanted) {
+            sums_of(0).add(sum);
+            continue;
+        }
+        const T l = lower_of<T>(layer.around, group.p, group.b)[unit];
+        const T u = upper_of<T>(layer.around, group.p, group.b)[unit];
+        const Ends<T> ends = gradient_of_bounds(pass.rule, T(layer.leak), l, u, sum);
+        T* to = static_cast<T*>(gradient.bounds) + pair * 2 * units + before + unit;
+        to[0] += ends.lower, to[units] += ends.upper;
     }
 }
 
@@ -175,7 +217,7 @@ __device__ void rise(const Pass& pass, const Group& group, int k, const Window& 
 
 template <class T, bool PER_ROW>
 __device__ void back_propagate(const Pass& pass, const PassGradient& gradient, const Group& group, const T* upstream,
-                               Window* windows, T* low, T* high, T* saved, T* parameters) {
+                               Window* windows, T* shared, T* low, T* high, T* saved, T* parameters) {
     const int last = pass.layers - 1;
     Trace<T, PER_ROW> trace = {pass, group, saved, windows, nullptr};
     walk_down(pass, group, low, high, trace);
@@ -192,7 +234,7 @@ __device__ void back_propagate(const Pass& pass, const PassGradient& gradient, c
         through_lines<T, PER_ROW>(pass, gradient, group, k, out, upstream, coefficients, high);
         __syncthreads();
         if (gradient.parameters != nullptr) {
-            add_products(pass, group, k, in, out, coefficients, low, parameters);
+            add_products(pass, k, in, out, coefficients, low, parameters, shared);
         }
         T* swap = low;
         low = high, high = swap;
@@ -211,7 +253,7 @@ __device__ void back_propagate(const Pass& pass, const PassGradient& gradient, c
         through_specification(pass, gradient, group, upstream, coefficients, high);
         __syncthreads();
         if (gradient.parameters != nullptr) {
-            add_products(pass, group, last, windows[last], out, coefficients, low, parameters);
+            add_products(pass, last, windows[last], out, coefficients, low, parameters, shared);
         }
     }
     __syncthreads();  // the next group overwrites it all
@@ -227,12 +269,13 @@ __device__ __forceinline__ T upstream_of(const Pass& pass, const PassGradient& g
 }
 
 template <class T, bool PER_ROW>
-__global__ void __launch_bounds__(THREADS, sizeof(T) == 4 ? 3 : 2)
+__global__ void __launch_bounds__(THREADS, 2)
     general_backward_kernel(const Pass pass, const PassGradient gradient, const Layout layout, const int per_member,
                             const std::int64_t first_member) {
     GLSK_SHARED(memory);
     T* upstream = reinterpret_cast<T*>(memory);
-    Window* windows = reinterpret_cast<Window*>(upstream + LANES);
+    T* shared = upstream + LANES;
+    Window* windows = reinterpret_cast<Window*>(shared + WeightTile<T>::SHARED);
     int* list = reinterpret_cast<int*>(windows + pass.layers);
     int* counts = list + 2 * CHUNK;
     T* own = static_cast<T*>(pass.workspace) + layout.end * blockIdx.x;
@@ -254,7 +297,7 @@ __global__ void __launch_bounds__(THREADS, sizeof(T) == 4 ? 3 : 2)
                     upstream[lane] = lane < group.lanes && group.negated(pass, lane) ? -each : each;
                 }
                 __syncthreads();
-                back_propagate<T, PER_ROW>(pass, gradient, group, upstream, windows, own, own + layout.to,
+                back_propagate<T, PER_ROW>(pass, gradient, group, upstream, windows, shared, own, own + layout.to,
                                            own + layout.saved, own + layout.parameters);
             }
             __syncthreads();  // the next chunk overwrites the list
@@ -275,7 +318,7 @@ void run(Pass pass, const PassGradient& gradient, void* stream, const Allocate& 
     const std::int64_t at_once = std::min(pass.members, std::max<std::int64_t>(1, most / per_member));
     pass.workspace = allocate(at_once * per_member * layout.end * sizeof(T));
     const std::size_t shared =
-        LANES * sizeof(T) + pass.layers * sizeof(Window) + (2 * CHUNK + THREADS + 1) * sizeof(int);
+        (LANES + WeightTile<T>::SHARED) * sizeof(T) + pass.layers * sizeof(Window) + (2 * CHUNK + THREADS + 1) * sizeof(int);
     const auto kernel = lines_per_row(pass) ? general_backward_kernel<T, true> : general_backward_kernel<T, false>;
     const std::int64_t size = Parameters(pass, pass.layers - 1).end;
     for (std::int64_t p = 0; p < pass.members; p += at_once) {

@@ -41,14 +41,14 @@ __device__ void unstable_rows(const Pass& pass, std::int64_t p, std::int64_t b, 
     const T* known_upper = slice<T>(pass.known_upper, p, b);
     const std::int64_t out = (p * pass.samples + b) * pass.rows;
     const bool prune = pass.known_lower.data != nullptr;
-    const auto stable = [&](int row) { return prune && (known_lower[row] >= T(0) || known_upper[row] <= T(0)); };
-    for (int i = threadIdx.x; prune && i < size; i += blockDim.x) {
+    const auto unstable = [&](int i) {
         const int row = row_at(pass, first + i);
-        if (!stable(row)) continue;
+        if (!prune || !(known_lower[row] >= T(0) || known_upper[row] <= T(0))) return true;
         static_cast<T*>(pass.lower)[out + row] = known_lower[row];
         if (pass.signs == 2) static_cast<T*>(pass.upper)[out + row] = known_upper[row];
-    }
-    compact(size, [&](int i) { return !stable(row_at(pass, first + i)); }, list, counts);
+        return false;
+    };
+    compact(size, unstable, list, counts);
 }
 
 }  // namespace glsk::cuda
