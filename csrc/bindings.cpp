@@ -4,115 +4,180 @@
 #include <pybind11/stl.h>
 
 #include <new>
+#include <string>
 #include <tuple>
-#include <type_traits>
 #include <vector>
 
 #include "cpu/dispatch.h"
-#include "cpu/pointwise.h"
+#include "cpu/loss.h"
 #include "cpu/types.h"
 
 namespace py = pybind11;
-using Address = uintptr_t;
+using Address = uintptr_t;  // 0 is none
 
 namespace {
-
-// weight address and member stride, bias address and member stride, lower and upper address; 0 is none.
-using LayerAddresses = std::tuple<Address, int64_t, Address, int64_t, Address, Address>;
 
 template <class T>
 T* at(Address address) {
   return reinterpret_cast<T*>(address);
 }
 
-glsk::Geometry geometry_of(const std::vector<int>& v, size_t first) {
-  constexpr size_t width = sizeof(glsk::Geometry) / sizeof(int);
-  if (v.size() < first + width) throw py::value_error("geometry: too few integers");
-  return {v[first],     v[first + 1], v[first + 2], v[first + 3],  v[first + 4],  v[first + 5], v[first + 6],
-          v[first + 7], v[first + 8], v[first + 9], v[first + 10], v[first + 11], v[first + 12]};
-}
+// The layers of a chain: 13 integers of geometry, the slope below zero of what follows, and addresses with the strides
+// between members.
+struct LayerGiven {
+  std::vector<int> geometry;
+  double leak;
+  Address weight;
+  int64_t weight_stride;
+  Address bias;
+  int64_t bias_stride;
+};
 
 template <class T>
-std::vector<glsk::Layer<T>> layers_of(const std::vector<int>& geometry, const std::vector<LayerAddresses>& layers) {
+std::vector<glsk::Layer<T>> layers_of(const std::vector<LayerGiven>& given) {
   std::vector<glsk::Layer<T>> chain;
-  for (size_t j = 0; j < layers.size(); ++j) {
-    const auto& [weight, weight_stride, bias, bias_stride, low, up] = layers[j];
-    const glsk::Geometry g = geometry_of(geometry, j * (sizeof(glsk::Geometry) / sizeof(int)));
-    chain.push_back({g, at<T>(weight), weight_stride, at<T>(bias), bias_stride, at<T>(low), at<T>(up)});
+  for (const LayerGiven& l : given) {
+    const std::vector<int>& v = l.geometry;
+    if (v.size() * sizeof(int) != sizeof(glsk::Geometry)) throw py::value_error("geometry: wrong number of integers");
+    const glsk::Geometry g = {v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10], v[11], v[12]};
+    chain.push_back({glsk::as_convolution(g, chain.empty() ? nullptr : &chain.back().g), T(l.leak), at<T>(l.weight),
+                     l.weight_stride, at<T>(l.bias), l.bias_stride});
   }
   return chain;
 }
 
-template <class T>
-void pass(int members, int samples, const std::vector<int>& geometry, const std::vector<LayerAddresses>& layers,
-          Address x_lower, Address x_upper, int64_t box_stride, Address C, int rows, Address known_lower,
-          Address known_upper, Address lower, Address upper, bool hbox, int threads) {
-  const std::vector<glsk::Layer<T>> chain = layers_of<T>(geometry, layers);
-  const glsk::PassArgs<T> args = {members,         samples,       int(chain.size()), chain.data(),
-                                  at<T>(x_lower),  at<T>(x_upper), box_stride,       at<T>(C),
-                                  rows,            at<T>(known_lower), at<T>(known_upper), at<T>(lower),
-                                  at<T>(upper),    hbox,          threads};
-  py::gil_scoped_release unlocked;
-  bool done;
-  if constexpr (std::is_same_v<T, float>)
-    done = glsk::kernels().pass_f32(args);
-  else
-    done = glsk::kernels().pass_f64(args);
-  if (!done) throw std::bad_alloc();
-}
+// Lower and upper bounds, or lines with their strides between members, samples and rows.
+using InnerGiven = std::tuple<Address, Address, Address, int64_t, int64_t, int64_t>;
+
+struct PassGiven {
+  int members, samples;
+  std::vector<LayerGiven> layers;
+  std::vector<InnerGiven> inner;
+  int rule;
+  Address x_lower, x_upper;
+  int64_t box_stride;
+  Address C;
+  int rows;
+  Address known_lower, known_upper, lower, upper;
+  int threads;
+};
+
+struct ChainGiven {
+  int members, samples;
+  std::vector<LayerGiven> layers;
+  Address x_lower, x_upper, C;
+  int rows, method;
+  bool prune;
+  Address lower, upper, hidden;
+  int threads;
+};
+
+struct IbpGiven {
+  int members, samples;
+  std::vector<LayerGiven> layers;  // one
+  Address in_lower, in_upper;
+  int64_t in_stride;
+  bool relu;
+  double in_leak;
+  Address lower, upper;
+  int threads;
+};
+
+// Gradients of a layer: weight, bias, lower, upper, lines.
+using GradientGiven = std::tuple<Address, Address, Address, Address, Address>;
 
 template <class T>
-void chain(int members, int samples, const std::vector<int>& geometry, const std::vector<LayerAddresses>& layers,
-           Address x_lower, Address x_upper, Address C, int rows, int method, bool prune, Address lower,
-           Address upper, int threads) {
-  const std::vector<glsk::Layer<T>> chain = layers_of<T>(geometry, layers);
-  const glsk::ChainArgs<T> args = {members,        samples,      int(chain.size()), chain.data(), at<T>(x_lower),
-                                   at<T>(x_upper), at<T>(C),     rows,              glsk::Method(method),
-                                   prune,          at<T>(lower), at<T>(upper),      threads};
-  py::gil_scoped_release unlocked;
-  bool done;
-  if constexpr (std::is_same_v<T, float>)
-    done = glsk::kernels().chain_f32(args);
-  else
-    done = glsk::kernels().chain_f64(args);
-  if (!done) throw std::bad_alloc();
+std::vector<glsk::LayerGradient<T>> gradients_of(const std::vector<GradientGiven>& given) {
+  std::vector<glsk::LayerGradient<T>> found;
+  for (const auto& [weight, bias, lower, upper, lines] : given)
+    found.push_back({at<T>(weight), at<T>(bias), at<T>(lower), at<T>(upper), at<T>(lines)});
+  return found;
 }
 
+// A pass and the arrays that its arguments point to.
 template <class T>
-void ibp(int members, int samples, const std::vector<int>& geometry, Address weight, int64_t weight_stride, Address bias,
-         int64_t bias_stride, Address in_lower, Address in_upper, int64_t in_stride, bool relu, Address lower,
-         Address upper, int threads) {
-  const glsk::IbpArgs<T> args = {members,         samples,   geometry_of(geometry, 0), at<T>(weight), weight_stride,
-                                 at<T>(bias),     bias_stride, at<T>(in_lower),        at<T>(in_upper), in_stride,
-                                 relu,            at<T>(lower), at<T>(upper),          threads};
+struct Pass {
+  std::vector<glsk::Layer<T>> layers;
+  std::vector<glsk::Inner<T>> inner;
+  glsk::PassArgs<T> args;
+
+  explicit Pass(const PassGiven& g) : layers(layers_of<T>(g.layers)) {
+    for (const auto& [lower, upper, lines, member, sample, row] : g.inner)
+      inner.push_back({at<T>(lower), at<T>(upper), at<T>(lines), member, sample, row});
+    if (layers.empty() || inner.size() + 1 != layers.size()) throw py::value_error("inner: one of each layer but the last");
+    args = {g.members,         g.samples,         int(layers.size()), layers.data(), inner.data(), glsk::Rule(g.rule),
+            at<T>(g.x_lower),  at<T>(g.x_upper),  g.box_stride,       at<T>(g.C),    g.rows,       at<T>(g.known_lower),
+            at<T>(g.known_upper), at<T>(g.lower), at<T>(g.upper),     g.threads};
+  }
+};
+
+template <class T>
+struct Chain {
+  std::vector<glsk::Layer<T>> layers;
+  glsk::ChainArgs<T> args;
+
+  explicit Chain(const ChainGiven& g) : layers(layers_of<T>(g.layers)) {
+    if (layers.empty() || g.method < 0 || g.method >= glsk::METHODS) throw py::value_error("method: unknown");
+    args = {g.members,   g.samples,          int(layers.size()), layers.data(), at<T>(g.x_lower), at<T>(g.x_upper), at<T>(g.C),
+            g.rows,      glsk::Method(g.method), g.prune,        at<T>(g.lower), at<T>(g.upper),  at<T>(g.hidden), g.threads};
+  }
+};
+
+template <class T>
+struct Ibp {
+  std::vector<glsk::Layer<T>> layers;
+  glsk::IbpArgs<T> args;
+
+  explicit Ibp(const IbpGiven& g) : layers(layers_of<T>(g.layers)) {
+    if (layers.size() != 1) throw py::value_error("layers: expected one");
+    args = {g.members,   g.samples, layers[0],      at<T>(g.in_lower), at<T>(g.in_upper), g.in_stride,
+            g.relu,      T(g.in_leak), at<T>(g.lower), at<T>(g.upper), g.threads};
+  }
+};
+
+template <class Kernel, class Args>
+void run(Kernel kernel, const Args& args) {
   py::gil_scoped_release unlocked;
-  bool done;
-  if constexpr (std::is_same_v<T, float>)
-    done = glsk::kernels().ibp_f32(args);
-  else
-    done = glsk::kernels().ibp_f64(args);
-  if (!done) throw std::bad_alloc();
+  if (!kernel(args)) throw std::bad_alloc();
 }
 
 template <class T>
 void add(py::module_& m, const std::string& suffix) {
-  m.def(("pass_" + suffix).c_str(), &pass<T>);
-  m.def(("ibp_" + suffix).c_str(), &ibp<T>);
-  m.def(("chain_" + suffix).c_str(), &chain<T>);
-  m.def(("relu_relaxation_" + suffix).c_str(),
-        [](Address lower, Address upper, int64_t n, Address lower_slope, Address upper_slope, Address intercept,
-           int threads) {
-          py::gil_scoped_release unlocked;
-          glsk::relu_relaxation<T>(at<T>(lower), at<T>(upper), n, at<T>(lower_slope), at<T>(upper_slope),
-                                   at<T>(intercept), threads);
+  const auto name = [&](const char* op) { return std::string(op) + "_" + suffix; };
+  m.def(name("crown_pass").c_str(), [](const PassGiven& g) { run(glsk::kernels().of<T>().pass, Pass<T>(g).args); });
+  m.def(name("crown_pass_backward").c_str(),
+        [](const PassGiven& g, Address d_lower, Address d_upper, const std::vector<GradientGiven>& gradients,
+           Address x_lower, Address x_upper, Address C, int groups) {
+          const Pass<T> pass(g);
+          const std::vector<glsk::LayerGradient<T>> to = gradients_of<T>(gradients);
+          const glsk::PassGradientArgs<T> args = {pass.args,      at<T>(d_lower), at<T>(d_upper), to.data(),
+                                                  at<T>(x_lower), at<T>(x_upper), at<T>(C),       groups};
+          run(glsk::kernels().of<T>().pass_backward, args);
         });
-  m.def(("hbox_relu_" + suffix).c_str(), [](Address box_lower, Address box_upper, Address lower, Address upper,
-                                            int64_t n, Address out_lower, Address out_upper, int threads) {
-    py::gil_scoped_release unlocked;
-    glsk::hbox_relu<T>(at<T>(box_lower), at<T>(box_upper), at<T>(lower), at<T>(upper), n, at<T>(out_lower),
-                       at<T>(out_upper), threads);
+  m.def(name("optimised_pass").c_str(), [](const PassGiven& g, int iterations, double rate, double decay) {
+    const Pass<T> pass(g);
+    run(glsk::kernels().of<T>().optimised, glsk::OptimisedArgs<T>{pass.args, iterations, T(rate), T(decay)});
   });
-  m.def(("robust_cross_entropy_" + suffix).c_str(),
+  m.def(name("chain_bounds").c_str(), [](const ChainGiven& g) { run(glsk::kernels().of<T>().chain, Chain<T>(g).args); });
+  m.def(name("chain_bounds_backward").c_str(),
+        [](const ChainGiven& g, Address d_lower, Address d_upper, Address d_hidden,
+           const std::vector<GradientGiven>& gradients, Address x_lower, Address x_upper, Address C, int groups) {
+          const Chain<T> chain(g);
+          const std::vector<glsk::LayerGradient<T>> to = gradients_of<T>(gradients);
+          const glsk::ChainGradientArgs<T> args = {chain.args, at<T>(d_lower), at<T>(d_upper), at<T>(d_hidden), to.data(),
+                                                   at<T>(x_lower), at<T>(x_upper), at<T>(C), groups};
+          run(glsk::kernels().of<T>().chain_backward, args);
+        });
+  m.def(name("ibp_affine").c_str(), [](const IbpGiven& g) { run(glsk::kernels().of<T>().ibp, Ibp<T>(g).args); });
+  m.def(name("ibp_affine_backward").c_str(), [](const IbpGiven& g, Address d_lower, Address d_upper,
+                                                const GradientGiven& gradient, Address in_lower, Address in_upper,
+                                                int groups) {
+    const Ibp<T> step(g);
+    const glsk::IbpGradientArgs<T> args = {step.args,       at<T>(d_lower),  at<T>(d_upper), gradients_of<T>({gradient})[0],
+                                           at<T>(in_lower), at<T>(in_upper), groups};
+    run(glsk::kernels().of<T>().ibp_backward, args);
+  });
+  m.def(name("robust_cross_entropy").c_str(),
         [](Address margins, int64_t members, int64_t samples, int64_t rows, Address loss, int threads) {
           py::gil_scoped_release unlocked;
           glsk::robust_cross_entropy<T>(at<T>(margins), members, samples, rows, at<T>(loss), threads);
@@ -123,8 +188,42 @@ void add(py::module_& m, const std::string& suffix) {
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "CPU kernels of glsk";
+  py::class_<LayerGiven>(m, "Layer")
+      .def(py::init([](std::vector<int> geometry, double leak, Address weight, int64_t weight_stride, Address bias,
+                       int64_t bias_stride) {
+        return LayerGiven{std::move(geometry), leak, weight, weight_stride, bias, bias_stride};
+      }));
+  py::class_<PassGiven>(m, "Pass").def(
+      py::init([](int members, int samples, std::vector<LayerGiven> layers, std::vector<InnerGiven> inner, int rule,
+                  Address x_lower, Address x_upper, int64_t box_stride, Address C, int rows, Address known_lower,
+                  Address known_upper, Address lower, Address upper, int threads) {
+        return PassGiven{members, samples, std::move(layers), std::move(inner), rule,  x_lower, x_upper, box_stride,
+                         C,       rows,    known_lower,       known_upper,      lower, upper,   threads};
+      }),
+      py::kw_only(), py::arg("members"), py::arg("samples"), py::arg("layers"), py::arg("inner"), py::arg("rule"),
+      py::arg("x_lower"), py::arg("x_upper"), py::arg("box_stride"), py::arg("C"), py::arg("rows"),
+      py::arg("known_lower"), py::arg("known_upper"), py::arg("lower"), py::arg("upper"), py::arg("threads"));
+  py::class_<ChainGiven>(m, "Chain").def(
+      py::init([](int members, int samples, std::vector<LayerGiven> layers, Address x_lower, Address x_upper, Address C,
+                  int rows, int method, bool prune, Address lower, Address upper, Address hidden, int threads) {
+        return ChainGiven{members, samples, std::move(layers), x_lower, x_upper, C,      rows,
+                          method,  prune,   lower,             upper,   hidden,  threads};
+      }),
+      py::kw_only(), py::arg("members"), py::arg("samples"), py::arg("layers"), py::arg("x_lower"), py::arg("x_upper"),
+      py::arg("C"), py::arg("rows"), py::arg("method"), py::arg("prune"), py::arg("lower"), py::arg("upper"),
+      py::arg("hidden"), py::arg("threads"));
+  py::class_<IbpGiven>(m, "Ibp").def(
+      py::init([](int members, int samples, std::vector<LayerGiven> layers, Address in_lower, Address in_upper,
+                  int64_t in_stride, bool relu, double in_leak, Address lower, Address upper, int threads) {
+        return IbpGiven{members, samples, std::move(layers), in_lower, in_upper, in_stride,
+                        relu,    in_leak, lower,             upper,    threads};
+      }),
+      py::kw_only(), py::arg("members"), py::arg("samples"), py::arg("layers"), py::arg("in_lower"), py::arg("in_upper"),
+      py::arg("in_stride"), py::arg("relu"), py::arg("in_leak"), py::arg("lower"), py::arg("upper"), py::arg("threads"));
   add<float>(m, "float32");
   add<double>(m, "float64");
+  m.attr("methods") = std::vector<std::string>{"IBP", "HBox", "CROWN-IBP", "CROWN", "DeepZ"};  // of glsk::Method, in order
+  m.attr("rules") = std::vector<std::string>{"adaptive", "parallel", "mask"};                  // of glsk::Rule
   m.def("isa", [] { return glsk::kernels().name; }, "The instruction set in use.");
   m.def("select_isa", &glsk::select_isa, "Use another instruction set; False if it is not available.");
   m.def("available_isas", &glsk::available_isas, "Instruction sets of this build that the machine has, best first.");

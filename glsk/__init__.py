@@ -1,6 +1,6 @@
 """glsk, Gaussian Loss Smoothing Kernels: population-batched bounds of ReLU networks, for certified training by PGPE."""
 
-from glsk import backends, ops
+from glsk import backends, lines, ops
 from glsk.bounds import canonical_method, methods
 from glsk.errors import (
     BackendUnavailableError,
@@ -11,6 +11,7 @@ from glsk.errors import (
     UnsupportedLayerError,
 )
 from glsk.layers import Normalize
+from glsk.linear import LinearBounds
 from glsk.loss import robust_cross_entropy
 from glsk.module import BoundedModule
 from glsk.specification import margins
@@ -23,12 +24,14 @@ __all__ = [
     "CheckpointError",
     "DataError",
     "GlskError",
+    "LinearBounds",
     "Normalize",
     "NumericalError",
     "UnsupportedLayerError",
     "__version__",
     "backends",
     "canonical_method",
+    "lines",
     "margins",
     "methods",
     "ops",

@@ -1,13 +1,13 @@
 """The input set of a query: an epsilon-ball clipped to the data range, or any box, after normalisation."""
 
-import math
-
 import torch
 from torch import Tensor
 
+from glsk.arguments import FLOATS, describe, is_number, number, with_values
+from glsk.layers import Normalize
 from glsk.network import Chain
 
-_DTYPES = (torch.float32, torch.float64)
+_RADII = (*FLOATS, torch.float16, torch.bfloat16, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
 
 
 def resolve(
@@ -43,11 +43,18 @@ def resolve(
         lower, upper = x_L, x_U
     if check_finite and (lower > upper).any():
         raise ValueError("the box is empty: x_L > x_U somewhere (with clip: x lies outside the clipping range)")
+    if check_finite and chain.normalize is not None:
+        _check_normalize(chain.normalize)
     return _normalize(chain, lower).flatten(1), _normalize(chain, upper).flatten(1)
 
 
+def _check_normalize(layer: Normalize) -> None:
+    if not (layer.mean.isfinite().all() and layer.std.isfinite().all() and (layer.std > 0).all()):
+        raise ValueError("glsk.Normalize: mean and std must be finite, and std positive")
+
+
 def _normalize(chain: Chain, x: Tensor) -> Tensor:
-    """Elementwise and increasing, so a box maps to exactly the box of its two ends."""
+    """Elementwise and increasing (a std is positive), so a box maps to exactly the box of its two ends."""
     if chain.normalize is None:
         return x
     shape = (-1, 1, 1) if x.dim() > 2 else (-1,)
@@ -59,35 +66,60 @@ def _ball(
 ) -> tuple[Tensor, Tensor]:
     _check_input(chain, "x", x, check_finite)
     if isinstance(eps, Tensor):
-        try:
-            radius = torch.broadcast_to(eps.to(x), x.shape)
-        except RuntimeError:
-            raise ValueError(f"eps: shape {list(eps.shape)} does not broadcast to {list(x.shape)}") from None
-        if check_finite and not ((radius >= 0) & radius.isfinite()).all():
-            raise ValueError("eps: every value must be finite and >= 0")
-        lower, upper = x - radius, x + radius
+        radius: float | Tensor = _radius(eps, x, check_finite)
+    elif not is_number(eps):
+        raise TypeError(f"eps: expected a number or a tensor, got {type(eps).__name__}")
     else:
-        if isinstance(eps, bool) or not isinstance(eps, (int, float)):
-            raise TypeError(f"eps: expected a number or a tensor, got {type(eps).__name__}")
-        if not (eps >= 0 and math.isfinite(eps)):
-            raise ValueError(f"eps: must be finite and >= 0, got {eps}")
-        lower, upper = x - eps, x + eps
+        radius = number("eps", eps)
+        if radius < 0:
+            raise ValueError(f"eps: must be finite and >= 0, got {radius}")
+    lower, upper = x - radius, x + radius
     if clip is None:
         return lower, upper
-    if not (_is_pair(clip) and clip[0] < clip[1]):
-        raise ValueError(f"clip: expected (low, high) with low < high, got {clip}")
-    return lower.clamp(min=clip[0]), upper.clamp(max=clip[1])
+    low, high = _ends(clip)
+    return lower.clamp(min=low), upper.clamp(max=high)
 
 
-def _is_pair(clip: object) -> bool:
-    return isinstance(clip, tuple | list) and len(clip) == 2 and all(isinstance(end, int | float) for end in clip)
+def _radius(eps: Tensor, x: Tensor, check_finite: bool) -> Tensor:
+    """A tensor eps, ready to be added to x [B, *shape].
+
+    [] or [1] is one number, [B] one number a sample; else it has the axes of a sample, or all of x's, and broadcasts.
+    """
+    radius = with_values("eps", eps, _RADII, "a floating-point or integer dtype").to(x)
+    samples, *shape = x.shape
+    if radius.dim() == 1 and radius.numel() == samples != 1:
+        if shape == [samples]:
+            raise ValueError(
+                f"eps: shape [{samples}] may mean one eps a sample or one a feature; "
+                f"give [{samples}, 1] or [1, {samples}]"
+            )
+        radius = radius.view(-1, *[1] * len(shape))
+    axes_fit = (radius.numel() == 1 and radius.dim() <= 1) or radius.dim() in (len(shape), len(shape) + 1)
+    if not axes_fit or any(n not in (1, m) for n, m in zip(radius.shape[::-1], x.shape[::-1], strict=False)):
+        raise ValueError(
+            f"eps: shape {list(eps.shape)} does not broadcast to {list(x.shape)}; give a number, [{samples}] for one a "
+            f"sample, {shape}, or {list(x.shape)}"
+        )
+    if check_finite and not ((radius >= 0) & radius.isfinite()).all():
+        raise ValueError("eps: every value must be finite and >= 0")
+    return radius
+
+
+def _ends(clip: object) -> tuple[float, float]:
+    message = f"clip: expected (low, high), finite numbers with low < high, got {describe(clip)}"
+    if not isinstance(clip, tuple | list) or len(clip) != 2 or not all(is_number(end) for end in clip):
+        raise ValueError(message)
+    try:
+        low, high = (number("clip", end) for end in clip)
+    except ValueError:
+        raise ValueError(message) from None
+    if not low < high:
+        raise ValueError(message)
+    return low, high
 
 
 def _check_input(chain: Chain, name: str, x: Tensor, check_finite: bool) -> None:
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
-    if x.dtype not in _DTYPES:
-        raise TypeError(f"{name}: expected float32 or float64, got {x.dtype}")
+    x = with_values(name, x)
     if x.dim() != 1 + len(chain.input_shape) or tuple(x.shape[1:]) != chain.input_shape:
         raise ValueError(f"{name}: expected [B, {', '.join(map(str, chain.input_shape))}], got {list(x.shape)}")
     if x.shape[0] == 0:

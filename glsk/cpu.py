@@ -93,7 +93,20 @@ def crown_pass(
         radius, upper = _pass(x_L, x_U, weights, nothing, lowers, uppers, C, None, geometry, False, hbox=True)
         return -radius, upper
     return ops.crown_pass.reference(
-        x_L, x_U, weights, biases, lowers, uppers, lines, C, known_lower, known_upper, geometry, leaks, rule, bound_upper
+        x_L,
+        x_U,
+        weights,
+        biases,
+        lowers,
+        uppers,
+        lines,
+        C,
+        known_lower,
+        known_upper,
+        geometry,
+        leaks,
+        rule,
+        bound_upper,
     )
 
 

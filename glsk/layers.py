@@ -2,8 +2,11 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from glsk.arguments import FLOATS, describe, with_values
 
 
 class Normalize(nn.Module):
@@ -17,7 +20,8 @@ class Normalize(nn.Module):
         std: one positive value a channel, in data units.
 
     Raises:
-        ValueError: if the lengths differ, a value is not finite or a std is not positive.
+        TypeError: if they are no real numbers.
+        ValueError: if the lengths differ, there is none, a value is not finite or a std is not positive.
     """
 
     mean: Tensor
@@ -25,8 +29,7 @@ class Normalize(nn.Module):
 
     def __init__(self, mean: Sequence[float] | float, std: Sequence[float] | float) -> None:
         super().__init__()
-        mean_ = torch.as_tensor(mean, dtype=torch.get_default_dtype()).reshape(-1)
-        std_ = torch.as_tensor(std, dtype=torch.get_default_dtype()).reshape(-1)
+        mean_, std_ = _channels("mean", mean), _channels("std", std)
         if mean_.shape != std_.shape:
             raise ValueError(f"Normalize: mean has {mean_.numel()} channels, std has {std_.numel()}")
         if not (mean_.isfinite().all() and std_.isfinite().all() and (std_ > 0).all()):
@@ -41,3 +44,26 @@ class Normalize(nn.Module):
 
     def extra_repr(self) -> str:
         return f"mean={self.mean.tolist()}, std={self.std.tolist()}"
+
+
+def _channels(name: str, values: object) -> Tensor:
+    """One value a channel, in the default dtype."""
+    if isinstance(values, Tensor):
+        found = with_values(
+            f"Normalize: {name}",
+            values,
+            (*FLOATS, torch.float16, torch.bfloat16, torch.int32, torch.int64),
+            "real numbers",
+        )
+        found = found.detach().to(torch.get_default_dtype(), copy=True)
+    else:
+        try:
+            array = np.asarray(values)
+        except ValueError:  # lists of differing lengths
+            array = np.asarray(None)
+        if array.dtype.kind not in "iuf":
+            raise TypeError(f"Normalize: {name}: expected a real number a channel, got {describe(values)}")
+        found = torch.tensor(array.astype(np.float64), dtype=torch.get_default_dtype())
+    if found.numel() == 0:
+        raise ValueError(f"Normalize: {name}: no channel is given")
+    return found.reshape(-1)

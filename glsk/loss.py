@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from glsk import ops
+from glsk import backends, ops
+from glsk.arguments import with_values
 
 
 def robust_cross_entropy(margin_lower: Tensor, backend: str = "auto") -> Tensor:
@@ -16,8 +17,12 @@ def robust_cross_entropy(margin_lower: Tensor, backend: str = "auto") -> Tensor:
         [P], or a scalar for [B, S].
 
     Raises:
-        ValueError: if the shape is neither, or empty.
+        TypeError: if it is not a dense tensor of one of these dtypes.
+        ValueError: if the shape is neither, or empty; or an unknown backend.
+        glsk.BackendUnavailableError: the backend cannot run here, or not for this device or dtype.
     """
+    backend = backends.validate(backend)
+    margin_lower = with_values("margin_lower", margin_lower)
     if margin_lower.dim() not in (2, 3) or margin_lower.numel() == 0:
         raise ValueError(f"margin_lower: expected [P, B, S] or [B, S], not empty, got {list(margin_lower.shape)}")
     if margin_lower.dim() == 2:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
+from glsk.arguments import describe, whole_number
+from glsk.input_shape import read_input_shape
 from glsk.layers import Normalize
 
 
@@ -69,18 +71,29 @@ def build(
         float32 on the CPU. Without ``mean`` the parameters of CNN3 are 0, 2, 5 and of CNN5 0, 2, 4, 7, 9.
 
     Raises:
-        ValueError: unknown name, an input too small for the network, or only one of ``mean`` and ``std``.
+        TypeError: an argument of another type.
+        ValueError: unknown name, an input too small for the network, no class, only one of ``mean`` and ``std``, or
+            not one a channel.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"model: expected a name, got {describe(name)}")
+    num_classes = whole_number("num_classes", num_classes, 1)
+    seed = whole_number("seed", seed, 0)
+    if seed >= 1 << 64:
+        raise ValueError(f"seed: expected at most 64 bits, got {describe(seed)}")
     if name.lower() not in MODELS:
-        raise ValueError(f"model: unknown {name!r}; known: {', '.join(MODELS)}")
+        raise ValueError(f"model: unknown {describe(name)}; known: {', '.join(MODELS)}")
     if (mean is None) != (std is None):
         raise ValueError("model: mean and std come together")
-    if len(input_shape) != 3 or min(input_shape) < 1 or min(input_shape[1:]) < 8:
-        raise ValueError(f"model: {name} takes images (C, H, W) of at least 8x8 pixels, got {tuple(input_shape)}")
-    with torch.random.fork_rng(devices=[]):  # layers draw default weights when built
-        layers = MODELS[name.lower()](tuple(input_shape), num_classes)
-    initialise(layers, seed)
+    shape = read_input_shape(input_shape)
+    if len(shape) != 3 or min(shape[1:]) < 8:
+        raise ValueError(f"model: {name} takes images (C, H, W) of at least 8x8 pixels, got {shape}")
     head = [] if mean is None or std is None else [Normalize(mean, std)]
+    if head and head[0].mean.numel() not in (1, shape[0]):
+        raise ValueError(f"model: mean and std have {head[0].mean.numel()} channels, the input has {shape[0]}")
+    with torch.random.fork_rng(devices=[]):  # layers draw default weights when built
+        layers = MODELS[name.lower()](shape, num_classes)
+    initialise(layers, seed)
     return nn.Sequential(*head, *layers)
 
 

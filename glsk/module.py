@@ -1,40 +1,69 @@
 """``BoundedModule``: an ``nn.Module`` whose outputs can be bounded over boxes, for a whole population of weights."""
 
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import replace
-from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from glsk import backends, bounds, box, population, tiling, workspace
+from glsk import backends, bounds, box, constraints, population, specification, tiled
+from glsk.arguments import flag
 from glsk.bounds import Bounds, Query
+from glsk.description import describe_chain
 from glsk.errors import NumericalError
+from glsk.fingerprint import fingerprint
+from glsk.input_shape import read_input_shape
+from glsk.linear import in_data_units
 from glsk.network import Chain, build_chain
 from glsk.population import Params
+from glsk.query_options import QueryOptions
 
 
 class BoundedModule:
     """Sound bounds of a ReLU network, batched over a population of weight sets.
 
     Args:
-        net: an ``nn.Sequential`` (nested ones too) of Conv2d, Linear, ReLU, Flatten, ``glsk.Normalize`` and BatchNorm
-            in eval mode after an affine layer, ending in an affine layer.
-        input_shape: the shape of one sample, (channels, height, width) or (features,).
+        net: an ``nn.Sequential`` (nested ones too) of Conv2d, AvgPool2d, Linear, ReLU, LeakyReLU, Flatten,
+            ``glsk.Normalize`` and BatchNorm in eval mode after an affine layer, ending in an affine layer. Identity,
+            and Dropout in eval mode, are skipped.
+        input_shape: the shape of one sample, (channels, height, width) or (features,), or features alone; or a batch
+            [B, *shape] to take it from.
 
     Raises:
+        TypeError: if ``net`` is no module, or ``input_shape`` no shape.
         glsk.UnsupportedLayerError: naming the first layer that cannot be bounded, and what is supported.
         ValueError: if a layer does not fit the shape that reaches it.
 
-    The module is read, never changed: with ``params`` omitted its current weights are bounded.
+    The module is read, never changed: every call bounds the network as it is then, its layers, their settings and (with
+    ``params`` omitted) its weights, and raises what making a new ``BoundedModule`` would raise. ``bounded(x)`` is
+    ``net(x)``.
     """
 
-    def __init__(self, net: nn.Module, input_shape: tuple[int, ...]) -> None:
+    def __init__(self, net: nn.Module, input_shape: int | tuple[int, ...] | Tensor) -> None:
         if not isinstance(net, nn.Module):
             raise TypeError(f"net: expected an nn.Module, got {type(net).__name__}")
         self.net = net
-        self.chain: Chain = build_chain(net, tuple(input_shape))
+        self.input_shape = read_input_shape(input_shape)
+        self._built = fingerprint(net), build_chain(net, self.input_shape)
+
+    @property
+    def chain(self) -> Chain:
+        """The network as it is now. Raises as the constructor does."""
+        now = fingerprint(self.net)
+        if now != self._built[0]:
+            self._built = now, build_chain(self.net, self.input_shape)
+        return self._built[1]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The network's own outputs, ``net(x)``."""
+        return self.net(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        try:
+            return f"BoundedModule({describe_chain(self.chain)}\n)"
+        except ValueError as error:
+            return f"BoundedModule(cannot be bounded as it is now: {error})"
 
     @property
     def num_parameters(self) -> int:
@@ -57,54 +86,83 @@ class BoundedModule:
         bound_upper: bool = True,
         memory_limit: int = 1 << 30,
         check_finite: bool = True,
-    ) -> tuple[Tensor, Tensor | None]:
+        iterations: int = 20,
+        lr: float = 0.1,
+        intermediate: Mapping[str, Bounds] | None = None,
+        intermediate_mode: str = "intersect",
+        lines: Mapping[str, Tensor] | None = None,
+        splits: Mapping[str, Tensor] | None = None,
+        return_linear: bool = False,
+    ) -> Any:
         """Lower and upper bounds of C f(x) over a box around every sample, for every member of a population.
 
         Args:
-            x: samples [B, *input_shape], float32 or float64, in data units; with ``eps``, the L-infinity radius (a
-                number, or a tensor that broadcasts to x), and ``clip``, the data range the ball is cut to.
+            x: samples [B, *input_shape], float32 or float64, in data units; with ``eps``, the L-infinity radius, and
+                ``clip``, the data range the ball is cut to, two finite numbers. ``eps`` is a number (or a tensor [] or
+                [1]), [B] for one a sample, or [*input_shape] or [B, *input_shape], where any axis may be 1.
             x_L, x_U: instead of x, any box, [B, *input_shape] each.
-            C: specification [B, S, K] or [S, K], rows of linear functions of the K logits (``glsk.margins``); None
-                bounds the logits.
-            method: "IBP", "HBox", "CROWN-IBP" or "CROWN" (= "DeepPoly"), any case (paper, §2.2).
+            C: specification [B, S, K] or [S, K], rows of linear functions of the K logits (``glsk.margins``), converted
+                to x's dtype; None bounds the logits.
+            method: "IBP", "HBox", "CROWN-IBP", "CROWN" (= "DeepPoly"; all paper, §2.2), "DeepZ" (CROWN with parallel
+                lines) or "alpha-CROWN" (CROWN with lower slopes optimised for every row of C, never looser; it has no
+                gradient), any case.
             params: weights [P, D] in ``module.parameters()`` order, or a dict name -> [P, *shape]; None is the module's
-                own.
+                own. The dict may hold the buffers too, or the pair (params, buffers) that ``stack_module_state``
+                returns be given: each member then has its own BatchNorm statistics. Without them the module's serve
+                all. ``glsk.Normalize`` is one for all members.
             backend: "auto", "reference", "cpu", "triton" or "cuda".
-            prune: let a hidden unit that a cheaper sound bound proves stable keep that bound (CROWN only). False gives
-                the plain domain exactly.
+            prune: let a hidden unit that a cheaper sound bound proves stable keep that bound (of CROWN and its
+                kind). False gives the plain domain exactly.
             bound_upper: False leaves the upper bound out (None), which halves the last pass.
             memory_limit: bytes of scratch memory, beside inputs and outputs, that the call may use. A GPU backend
                 refuses a limit too small for one sample of one member; a CPU backend computes them one by one.
             check_finite: check inputs, weights and bounds for NaN and infinity (on a GPU this waits for the device).
+            iterations, lr: of alpha-CROWN: how often the bounds are computed (once is CROWN), and Adam's step.
+            intermediate: sound bounds of hidden units, name of the affine layer -> (lower, upper), [P, B, n] or [B, n]
+                each (as :meth:`intermediate_bounds` returns them), which ``intermediate_mode`` "intersect" intersects
+                with the method's own, and "replace" puts in their place: such a layer is not computed.
+            lines: name of the affine layer -> the lines of the activation after it, [P or 1, B or 1, R or 1, 4, n] with
+                R rows of C (see ``glsk.lines``), used as they are by a method with linear bounds.
+            splits: name of the affine layer -> integers [B, n]: the bounds hold for those inputs of the box at which a
+                unit of 1 is active (its pre-activation >= 0) and one of -1 inactive (<= 0); 0 leaves it free. Bounds of
+                a subproblem that no input meets are finite numbers that mean nothing: emptiness is not reported.
+            return_linear: return the linear functions too that the bounds come of, by plain PyTorch on any backend.
 
         Returns:
-            lower, upper: [P, B, S], or [B, S] with ``params`` omitted; x's dtype and device.
+            lower, upper: [P, B, S], or [B, S] with ``params`` omitted; x's dtype and device. With ``return_linear``
+            (lower, upper, :class:`glsk.LinearBounds`).
 
         Raises:
             TypeError, ValueError: bad arguments, before any work.
             glsk.BackendUnavailableError: the backend cannot run here, or not for this device or dtype.
-            glsk.NumericalError: a bound is NaN (the weights or the box overflow).
+            glsk.NumericalError: a bound is NaN, or a lower one +inf or an upper one -inf (the weights or the box
+                overflow). The other infinities are sound.
         """
         method = bounds.canonical_method(method)
-        query = self._query(x, eps, clip, x_L, x_U, C, params, backend, prune, bound_upper, memory_limit, check_finite)
-        members, samples = query.population.size, query.x_L.shape[1]
-        rows = query.layers[-1].out_features if query.C is None else query.C.shape[1]
-        whole = [tiling.Tile(0, members, 0, samples)]  # needs no memory but a thread's scratch
-        tiles, need = (whole, None) if bounds.in_one_op(method, query) else self._tiles(query, memory_limit)
-        lower = query.x_L.new_empty(members, samples, rows)
-        upper = torch.empty_like(lower) if bound_upper else None
-        for tile in tiles:
-            part = slice(tile.p0, tile.p1), slice(tile.b0, tile.b1)
-            with _granted(need, tile, memory_limit):
-                found = bounds.output_bounds(method, _cut(query, tile))
-                lower[part] = found[0]
-                if upper is not None:
-                    upper[part] = found[1]
-                del found  # before the next tile's bounds are made
-        if check_finite:
+        options = QueryOptions(backend, prune, bound_upper, memory_limit, check_finite, iterations, lr)
+        if (flag("return_linear", return_linear) or lines) and not bounds.is_linear(method):
+            argument = "return_linear" if return_linear else "lines"
+            raise ValueError(f"{argument}: {method} does not bound the outputs by linear functions of the input")
+        chain = self.chain
+        ends = box.resolve(chain, x, eps, clip, x_L, x_U, options.check_finite)
+        query = self._query(chain, ends, C, params, options)
+        rows = chain.num_outputs if query.C is None else query.C.shape[1]
+        known = constraints.resolve(
+            chain, intermediate, intermediate_mode, lines, splits, ends[0], query.population.size, rows,
+            options.check_finite,
+        )  # fmt: skip
+        query = replace(query, constraints=known)
+        functions = None
+        if return_linear:
+            lower, upper, functions = tiled.linear_bounds(method, query, options.memory_limit)
+        else:
+            lower, upper = tiled.output_bounds(method, query, options.memory_limit)
+        if options.check_finite:
             _check_bounds(lower, upper)
         if params is None:
-            return lower[0], None if upper is None else upper[0]
+            lower, upper = lower[0], None if upper is None else upper[0]
+        if functions is not None:
+            return lower, upper, in_data_units(chain, functions, single=params is None)
         return lower, upper
 
     def intermediate_bounds(
@@ -131,119 +189,51 @@ class BoundedModule:
 
         Raises: as :meth:`compute_bounds`.
         """
-        relaxation = bounds.get(method)
-        query = self._query(x, eps, clip, x_L, x_U, None, params, backend, False, True, memory_limit, check_finite)
-        members, samples = query.population.size, query.x_L.shape[1]
-        tiles, need = self._tiles(query, memory_limit)
-        found = {
-            layer.name: tuple(query.x_L.new_empty(members, samples, layer.geometry.out_features) for _ in range(2))
-            for layer in self.chain.layers
-            if layer.geometry.relu
-        }
-        for tile in tiles:
-            part = slice(tile.p0, tile.p1), slice(tile.b0, tile.b1)
-            inner = islice(relaxation(_cut(query, tile)), query.last)
-            with _granted(need, tile, memory_limit):
-                for layer, (lower, upper) in zip(self.chain.layers, inner, strict=False):
-                    if layer.geometry.relu:
-                        found[layer.name][0][part], found[layer.name][1][part] = lower, upper
-            del inner
+        method = bounds.canonical_method(method)
+        options = QueryOptions(backend, prune=False, memory_limit=memory_limit, check_finite=check_finite)
+        chain = self.chain
+        ends = box.resolve(chain, x, eps, clip, x_L, x_U, options.check_finite)
+        query = self._query(chain, ends, None, params, options)
         result: dict[str, Bounds] = {}
-        for name, (lower, upper) in found.items():
-            if check_finite:
+        for k, (lower, upper) in tiled.hidden_bounds(method, query, options.memory_limit).items():
+            if options.check_finite:
                 _check_bounds(lower, upper)
-            result[name] = (lower[0], upper[0]) if params is None else (lower, upper)
+            result[chain.layers[k].name] = (lower[0], upper[0]) if params is None else (lower, upper)
         return result
 
     def _query(
-        self,
-        x: Tensor | None,
-        eps: float | Tensor | None,
-        clip: tuple[float, float] | None,
-        x_L: Tensor | None,
-        x_U: Tensor | None,
-        C: Tensor | None,
-        params: Params | None,
-        backend: str,
-        prune: bool,
-        bound_upper: bool,
-        memory_limit: int,
-        check_finite: bool,
+        self, chain: Chain, ends: Bounds, C: Tensor | None, params: Params | None, options: QueryOptions
     ) -> Query:
-        """Everything that is checked before any work, in one place."""
-        backends.validate(backend)
-        if isinstance(memory_limit, bool) or not isinstance(memory_limit, int):
-            raise TypeError(f"memory_limit: expected a whole number of bytes, got {type(memory_limit).__name__}")
-        if memory_limit < 1:
-            raise ValueError(f"memory_limit: expected a positive number of bytes, got {memory_limit}")
-        lower, upper = box.resolve(self.chain, x, eps, clip, x_L, x_U, check_finite)
-        named = population.resolve(self.chain, self.net, params)
+        """What is left to check before any work, and what the bounds are computed from."""
+        x_L, x_U = ends
+        named = population.resolve(chain, self.net, params)
         for name, value in named.items():
-            if value.dtype != lower.dtype or value.device != lower.device:
+            if value.dtype != x_L.dtype or value.device != x_L.device:
                 raise ValueError(
-                    f"{name!r} is {value.dtype} on {value.device}, the input is {lower.dtype} on {lower.device}; "
+                    f"{name!r} is {value.dtype} on {value.device}, the input is {x_L.dtype} on {x_L.device}; "
                     "make them agree"
                 )
-            if check_finite and not value.isfinite().all():
-                raise ValueError(f"params: {name!r} holds NaN or infinity")
+        if options.check_finite:
+            population.check_values(chain, named)
         return Query(
-            layers=self.chain.geometry,
-            population=population.assemble(self.chain, named),
-            x_L=lower[None],
-            x_U=upper[None],
-            C=None if C is None else self._specification(C, lower, check_finite),
-            backend=backends.resolve(backend, lower.device, lower.dtype),
-            prune=prune,
-            bound_upper=bound_upper,
-            leaks=self.chain.leaks,
+            layers=chain.geometry,
+            population=population.assemble(chain, named),
+            x_L=x_L[None],
+            x_U=x_U[None],
+            C=None if C is None else specification.resolve(chain, C, x_L, options.check_finite),
+            backend=backends.resolve(options.backend, x_L.device, x_L.dtype),
+            prune=options.prune,
+            bound_upper=options.bound_upper,
+            iterations=options.iterations,
+            lr=options.lr,
+            leaks=chain.leaks,
         )
-
-    def _specification(self, C: Tensor, lower: Tensor, check_finite: bool) -> Tensor:
-        if not isinstance(C, Tensor):
-            raise TypeError(f"C: expected a tensor, got {type(C).__name__}")
-        samples, outputs = lower.shape[0], self.chain.num_outputs
-        if C.dim() == 2:
-            C = C.expand(samples, *C.shape)
-        if C.dim() != 3 or C.shape[0] != samples or C.shape[2] != outputs or C.shape[1] < 1:
-            raise ValueError(f"C: expected [{samples}, S, {outputs}] or [S, {outputs}], got {list(C.shape)}")
-        if C.device != lower.device:
-            raise ValueError(f"C is on {C.device}, the input on {lower.device}; make them agree")
-        if check_finite and not C.isfinite().all():
-            raise ValueError("C: holds NaN or infinity")
-        return C.to(lower.dtype)
-
-    def _tiles(self, query: Query, memory_limit: int) -> "tuple[list[tiling.Tile], tiling.Footprint]":
-        samples, dtype = query.x_L.shape[1], query.x_L.dtype
-        spec_rows = None if query.C is None else query.C.shape[1]
-        need = tiling.footprint(query.layers, spec_rows, query.backend, query.x_L.device, dtype, samples)
-        return list(tiling.tiles(query.population.size, samples, need, memory_limit, query.backend)), need
-
-
-@contextlib.contextmanager
-def _granted(need: "tiling.Footprint | None", tile: tiling.Tile, memory_limit: int) -> Iterator[None]:
-    """Grant what the limit leaves for the scratch of programs, beside the tile's bounds."""
-    grant: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-    if need is not None:
-        grant = workspace.grant(memory_limit - need.bounds(tile.p1 - tile.p0, tile.b1 - tile.b0))
-    try:
-        with grant:
-            yield
-    except torch.OutOfMemoryError as error:
-        error.add_note(f"glsk: the device has no room; give compute_bounds a memory_limit below {memory_limit} bytes")
-        raise
-
-
-def _cut(query: Query, tile: tiling.Tile) -> Query:
-    samples = slice(tile.b0, tile.b1)
-    return replace(
-        query,
-        population=query.population.slice(tile.p0, tile.p1),
-        x_L=query.x_L[:, samples],
-        x_U=query.x_U[:, samples],
-        C=None if query.C is None else query.C[samples],
-    )
 
 
 def _check_bounds(lower: Tensor, upper: Tensor | None) -> None:
-    if lower.isnan().any() or (upper is not None and upper.isnan().any()):
-        raise NumericalError("a bound is NaN: the weights or the box overflow the dtype; try float64")
+    # A comparison with NaN is false. lower = -inf and upper = +inf say nothing, but are sound.
+    if not ((lower < torch.inf).all() and (upper is None or (upper > -torch.inf).all())):
+        raise NumericalError(
+            "a bound is NaN, a lower bound +inf or an upper bound -inf: the weights or the box overflow the dtype; "
+            "try float64"
+        )

@@ -77,8 +77,13 @@ def footprint(
     return Footprint(boxes, per_pair, Widest(tuple(found)))
 
 
-def bytes_per_pair(layers: tuple[Geometry, ...], rows: int, backend: str, itemsize: int) -> int:
-    """Peak memory of one (member, sample): every layer's bounds, and what the reference's passes hold."""
+def bytes_per_pair(
+    layers: tuple[Geometry, ...], rows: int, backend: str, itemsize: int, optimised: bool = False
+) -> int:
+    """Peak memory of one (member, sample): every layer's bounds, and what the reference's passes hold.
+
+    ``optimised``: with slopes of every row's own, and all of the ascent.
+    """
     units = [layer.out_features for layer in layers]
     values = 2 * sum(units) + 4 * max(*units, rows) + 2 * rows
     if backend == "reference":
@@ -86,6 +91,9 @@ def bytes_per_pair(layers: tuple[Geometry, ...], rows: int, backend: str, itemsi
         inputs = [layer.in_features for layer in layers]
         widest_rows = max(max(units[:-1], default=0), rows)
         values += 6 * widest_rows * max(inputs + units[:-1])
+        if optimised:
+            # coefficients, lines, slopes, Adam's two means and gradients of every layer; the best functions and these
+            values += rows * (16 * sum(units[:-1]) + 8 * inputs[0])
     return values * itemsize
 
 

@@ -33,7 +33,7 @@ def launch_pass(
 ) -> tuple[Tensor, Tensor | None]:
     """Lower bounds of all rows and, with ``sides`` 2, upper ones. No host synchronisation.
 
-    Lines, each with one row for all, are those given, or made by the kernels of bounds: CROWN's, or with ``mask`` HBox's.
+    Lines, each with one row for all, are those given, or made of bounds: CROWN's, or with ``mask`` HBox's.
     """
     members, samples = weights[0].shape[0], x_L.shape[1]
     rows = layers[-1].out_features if C is None else C.shape[1]

@@ -58,7 +58,7 @@ def relu_relaxation(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor, Tenso
 def channel_last_slopes_kernel(
     lower_ptr, upper_ptr, slopes_ptr, units, channels, slopes, MASK: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """Slopes and intercepts [.., 2, slopes] of one layer, in row, column, channel order; MASK: the active mask and 0."""
+    """Slopes and intercepts [.., 2, slopes] of a layer, in row, column, channel order; MASK: the active mask and 0."""
     pair = tl.program_id(0).to(tl.int64)
     unit = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     mask = unit < units

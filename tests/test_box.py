@@ -38,7 +38,7 @@ def test_a_ball_is_clipped_to_the_data_range() -> None:
     assert torch.equal(resolve(X, 0.4, [0, 1])[0], low)
 
 
-@pytest.mark.parametrize("shape", [(), (1,), (4,), (2, 1, 1), (5, 1, 1, 1), (5, 2, 3, 4)])
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1, 4), (2, 1, 1), (2, 3, 4), (5, 1, 1, 1), (5, 2, 3, 4)])
 def test_eps_broadcasts(shape: tuple[int, ...]) -> None:
     eps = torch.rand(shape, dtype=torch.float64)
     low, high = resolve(X, eps)
@@ -78,7 +78,7 @@ def bad(value: float) -> Tensor:
         ({"x": X, "eps": math.nan}, "eps: must be finite"),
         ({"x": X, "eps": math.inf}, "eps: must be finite"),
         ({"x": X, "eps": torch.tensor(-0.1)}, "eps: every value must be finite and >= 0"),
-        ({"x": X, "eps": torch.tensor([0.1, 0.1, math.nan, 0.1])}, "eps: every value"),
+        ({"x": X, "eps": torch.tensor([0.1, 0.1, math.nan, 0.1, 0.1])}, "eps: every value"),
         ({"x": X, "eps": torch.tensor(math.inf)}, "eps: every value"),
         ({"x": X, "eps": torch.rand(7)}, r"eps: shape \[7\] does not broadcast to \[5, 2, 3, 4\]"),
         ({"x": X, "eps": 0.1, "clip": (1.0, 0.0)}, "clip: expected"),

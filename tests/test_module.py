@@ -229,7 +229,11 @@ def test_the_modules_own_weights_can_be_trained(backend: str) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"method": "CROWNN"}, ValueError, "method: unknown 'CROWNN'; known: CROWN, CROWN-IBP, HBox, IBP"),
+        (
+            {"method": "CROWNN"},
+            ValueError,
+            "method: unknown 'CROWNN'; known: CROWN, CROWN-IBP, DeepZ, HBox, IBP, alpha",
+        ),
         ({"method": 3}, TypeError, "method: expected a string, got int"),
         ({"method": None}, TypeError, "method: expected a string"),
         ({"backend": "gpu"}, ValueError, "backend: unknown 'gpu'"),

@@ -79,14 +79,17 @@ def test_padding_by_name(padding: str, kernel: int, wanted: tuple[int, int]) -> 
     ("layers", "culprit"),
     [
         ([nn.Conv2d(2, 2, 3), nn.MaxPool2d(2)], r"'1' \(MaxPool2d\)"),
-        ([nn.Conv2d(2, 2, 3), nn.AvgPool2d(2)], r"'1' \(AvgPool2d\)"),
+        ([nn.Conv2d(2, 2, 3), nn.AvgPool2d(2, ceil_mode=True)], r"'1' \(AvgPool2d\): only ceil_mode=False"),
+        ([nn.AvgPool2d(2, padding=1, count_include_pad=False)], r"'0' \(AvgPool2d\): .*count_include_pad=True"),
         ([nn.Conv2d(2, 2, 3, groups=2)], r"'0' \(Conv2d\): .*groups 2"),
         ([nn.Conv2d(2, 2, 3, dilation=2)], r"'0' \(Conv2d\): dilation \(2, 2\)"),
         ([nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect")], r"'0' \(Conv2d\): .*'reflect'"),
         ([nn.Conv2d(2, 2, 2, padding="same")], r"'0' \(Conv2d\): padding='same' with an even kernel"),
         ([nn.ConvTranspose2d(2, 2, 3)], r"'0' \(ConvTranspose2d\)"),
         ([nn.Conv2d(2, 2, 3), nn.Sequential(nn.ReLU(), nn.Sigmoid())], r"'1\.1' \(Sigmoid\)"),
-        ([nn.Conv2d(2, 2, 3), nn.LeakyReLU()], r"'1' \(LeakyReLU\)"),
+        ([nn.Conv2d(2, 2, 3), nn.LeakyReLU(-0.1)], r"'1' \(LeakyReLU\): negative_slope must lie in \[0, 1\]"),
+        ([nn.Conv2d(2, 2, 3), nn.LeakyReLU(1.5)], r"'1' \(LeakyReLU\): negative_slope must lie in \[0, 1\]"),
+        ([nn.Conv2d(2, 2, 3), nn.LeakyReLU(float("nan"))], r"'1' \(LeakyReLU\): negative_slope .* it is nan"),
         ([nn.Conv2d(2, 2, 3), nn.ReLU6()], r"'1' \(ReLU6\)"),
         ([nn.Conv2d(2, 2, 3), nn.Dropout()], r"'1' \(Dropout\)"),
         ([Doubling(nn.Conv2d(2, 2, 3))], r"'0' \(Doubling\)"),
@@ -150,3 +153,21 @@ def test_a_bad_input_shape_is_refused(shape: tuple[int, ...]) -> None:
 def test_not_a_module() -> None:
     with pytest.raises(TypeError, match=r"net: expected an nn\.Module, got function"):
         glsk.BoundedModule(lambda x: x, (3,))
+
+
+def test_slopes_of_one_activation_after_another_multiply() -> None:
+    net = nn.Sequential(
+        *(nn.Linear(2, 2), nn.LeakyReLU(0.5), nn.LeakyReLU(0.2)),
+        *(nn.Linear(2, 2), nn.LeakyReLU(0.5), nn.ReLU(), nn.Linear(2, 2)),
+    )
+    assert build_chain(net, (2,)).leaks == (0.1, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("options", [{}, {"stride": 1}, {"padding": 1, "stride": (2, 3)}, {"divisor_override": 5}])
+def test_an_average_pool_is_a_convolution(options: dict) -> None:
+    """On a point every method gives the network's value."""
+    net = nn.Sequential(nn.AvgPool2d((2, 3), **options), nn.Conv2d(3, 2, 1), nn.ReLU(), nn.AvgPool2d(2, 1)).double()
+    x = torch.randn(2, 3, 7, 8, dtype=torch.float64)
+    lower, upper = glsk.BoundedModule(net, (3, 7, 8)).compute_bounds(x, eps=0.0, backend="reference")
+    for bound in (lower, upper):
+        torch.testing.assert_close(bound, net(x).flatten(1), rtol=1e-12, atol=1e-12)

@@ -167,5 +167,5 @@ def test_batch_norm_must_still_be_in_eval_mode() -> None:
     net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)).eval()
     bounded = glsk.BoundedModule(net, (3,))
     net.train()
-    with pytest.raises(ValueError, match=r"'0': the BatchNorm after it is in training mode"):
+    with pytest.raises(ValueError, match=r"'1' \(BatchNorm1d\): it must be in eval mode"):
         bounded.compute_bounds(torch.zeros(1, 3), eps=0.1)

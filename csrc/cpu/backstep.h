@@ -2,12 +2,13 @@
 // coefficients on its inputs.
 //
 // A vector's lanes are rows (linear functions being bounded from below; an upper bound is the lower bound of the negated
-// row). All rows of a block share a window of the layer's outputs, the union of what they depend on. Weights and slopes
-// are broadcast, so a unit that every row ignores (an inactive ReLU) is skipped exactly, whatever the other samples do.
+// row). All rows of a block share a window of the layer's outputs, the union of what they depend on. Weights are
+// broadcast, so a unit that every row ignores (an inactive ReLU) is skipped exactly.
 //
 // Coefficients are stored [pixel of the window][channel][V vectors].
 #pragma once
 
+#include "cpu/lines.h"
 #include "cpu/simd.h"
 #include "cpu/types.h"
 
@@ -29,40 +30,6 @@ inline Window inputs_of(const Geometry& g, Window out) {
   return {within(y0, g.h), within(y1, g.h), within(x0, g.w), within(x1, g.w)};  // empty where all of it is padding
 }
 
-// How a unit's activation turns a coefficient a of its output into one of its input (paper, §2.2, Fig. 3): slope and
-// constant per unit of a, for a >= 0 and for a < 0. The layer's bias is in the constants.
-// Units stand in channel, row, column order, as their bounds do.
-template <class T>
-struct Unit {
-  T slope_pos, slope_neg, const_pos, const_neg;
-};
-
-// The units of a vector of bounds.
-template <class T>
-struct Lines {
-  Vec<T> slope_pos, slope_neg, const_pos, const_neg;
-};
-
-// The two lines around a ReLU; for an HBox pass, only what stays an exact function of the input. NaN bounds make a unit
-// unstable, and stay NaN. A row can depend on a unit whose slope_neg is not 0.
-template <class T>
-GLSK_INLINE Lines<T> relax(Vec<T> l, Vec<T> u, T shift, bool hbox) {
-  const Vec<T> zero = {}, one = broadcast<T>(1);
-  Vec<T> neg = zero, pos = zero, constant = zero;  // of an unstable unit
-  if (!hbox) {
-    neg = u / (u - l);
-    pos = u <= -l ? zero : one;
-    constant = neg * (shift - l);
-  }
-  neg = u <= 0 ? zero : neg;
-  pos = u <= 0 ? zero : pos;
-  constant = u <= 0 ? zero : constant;
-  neg = l >= 0 ? one : neg;
-  pos = l >= 0 ? one : pos;
-  constant = l >= 0 ? broadcast<T>(shift) : constant;
-  return {pos, neg, pos * shift, constant};
-}
-
 // The constants are kept in four partial sums, so that additions need not wait for each other.
 constexpr int SUMS = 4;
 
@@ -76,12 +43,11 @@ struct Reach {
   int k, o;
 };
 
-// How the lanes of a block of V vectors relate to samples.
-//   1      all lanes are rows of one sample
-//   2      the same rows of two samples, a vector each (V = 2): they share the weights
+// How the lanes of a block of V vectors relate to the tile of samples, and whether what a gradient needs is kept.
 //   TILE   a lane a sample, a vector a row
 //   MIXED  a lane any pair of a row and one of the tile's samples
-constexpr int TILE = 3, MIXED = 4;
+//   KEPT   with either: coefficients before every activation, and the corner of the box that each row picks, are stored
+constexpr int TILE = 0, MIXED = 1, KEPT = 2;
 
 // Everything one step reads, for any block of rows.
 template <class T>
@@ -92,14 +58,16 @@ struct Step {
   bool dense;              // so many output units count that skipping the others costs more than it saves
   int words;               // 64-bit words of one pixel's alive bits
   const uint64_t* alive;   // [oh * ow][words] which output units some row can depend on
-  const Unit<T>* before[2];  // a sample: [cin * h * w] activation of the inputs; null for the first layer
-  const uint64_t* before_alive;
+  const uint64_t* before_alive;  // the same of the inputs; null for the first layer
   int before_words;
-  const T* box[2];         // a sample: [cin * h * w][2] lower and upper end of the inputs, for the first layer
-  // TILE and MIXED have instead of `before` and `box`, with a lane a sample of the tile:
-  const T* lines;          // [h * w][cin][4][lanes] slope_pos, slope_neg, const_pos, const_neg
-  const T* ends;           // [cin * h * w][2][lanes] lower and upper end
+  const T* lines;          // of the inputs: [h * w][cin][4][lanes] slope_pos, slope_neg, const_pos, const_neg
+  const T* ends;           // first layer: [cin * h * w][2][lanes] lower and upper end
   const Mask<T>* sample;   // MIXED: [V] which sample of the tile each lane bounds a row of
+  // KEPT:
+  int64_t raw;             // how far from where a coefficient goes it also goes before its activation
+  T* corner;               // first layer: [cin * h * w][V][lanes] the end that each row picks, times its scale
+  T* first;                // the same: the coefficients themselves, or null
+  const Vec<T>* scale;     // [V]
 };
 
 // One of two vectors a lane, by the sign of a: pair[0, L) where a >= 0, pair[L, 2L) where a < 0.
@@ -114,32 +82,35 @@ GLSK_INLINE Mask<T> place_of(Vec<T> a, Mask<T> sample) {
   return sample | (((Mask<T>)a >> int(8 * sizeof(T) - 1)) & LANES<T>);
 }
 
+// By the sign of a: one of the two vectors at `pair`, in the lanes of the block's samples.
+template <class T, int S>
+GLSK_INLINE Vec<T> pick(Vec<T> a, const T* pair, const Mask<T>* sample, int v) {
+  if constexpr (S & MIXED)
+    return __builtin_shuffle(load<T>(pair), load<T>(pair + LANES<T>), place_of<T>(a, sample[v]));
+  else
+    return of_sign<T>(a, pair);
+}
+
 // What becomes of finished coefficients: they pass the activation of the layer before (those of the unit in
-// `channel`, of `channels`, at `pixel`, of `pixels`) ...
+// `channel`, of `channels`, at `pixel`) ...
 template <class T, int V, int S>
-GLSK_INLINE void pass_activation(const Step<T>& s, int channel, int channels, int64_t pixel, int64_t pixels,
-                                 const Vec<T> (&a)[V], Vec<T> (&sum)[V], T* out) {
+GLSK_INLINE void pass_activation(const Step<T>& s, int channel, int channels, int64_t pixel, const Vec<T> (&a)[V],
+                                 Vec<T> (&sum)[V], T* out) {
   constexpr int L = LANES<T>;
-  const int64_t unit = S >= TILE ? pixel * channels + channel : channel * pixels + pixel;
+  const T* lines = s.lines + 4 * L * (pixel * channels + channel);
 #pragma GCC unroll 4
   for (int v = 0; v < V; ++v) {
-    Vec<T> slope, constant;
-    if constexpr (S == TILE) {
-      const T* lines = s.lines + 4 * L * unit;
-      slope = of_sign<T>(a[v], lines);
-      constant = of_sign<T>(a[v], lines + 2 * L);
-    } else if constexpr (S == MIXED) {
-      const T* lines = s.lines + 4 * L * unit;
+    if constexpr ((S & (MIXED | KEPT)) == MIXED) {
       const Mask<T> place = place_of<T>(a[v], s.sample[v]);
-      slope = __builtin_shuffle(load<T>(lines), load<T>(lines + L), place);
-      constant = __builtin_shuffle(load<T>(lines + 2 * L), load<T>(lines + 3 * L), place);
+      sum[v] += a[v] * __builtin_shuffle(load<T>(lines + 2 * L), load<T>(lines + 3 * L), place);
+      store<T>(out + v * L, a[v] * __builtin_shuffle(load<T>(lines), load<T>(lines + L), place));
     } else {
-      const Unit<T>& u = s.before[S == 1 ? 0 : v][unit];
-      slope = by_sign<T>(a[v], u.slope_neg, u.slope_pos);
-      constant = by_sign<T>(a[v], u.const_neg, u.const_pos);
+      if constexpr (S & KEPT)
+        store<T>(out + s.raw + v * L, a[v]);
+      else
+        sum[v] += a[v] * pick<T, S>(a[v], lines + 2 * L, s.sample, v);
+      store<T>(out + v * L, a[v] * pick<T, S>(a[v], lines, s.sample, v));
     }
-    sum[v] += a[v] * constant;
-    store<T>(out + v * L, a[v] * slope);
   }
 }
 
@@ -147,16 +118,15 @@ GLSK_INLINE void pass_activation(const Step<T>& s, int channel, int channels, in
 template <class T, int V, int S>
 GLSK_INLINE void meet_box(const Step<T>& s, int64_t input, const Vec<T> (&a)[V], Vec<T> (&sum)[V]) {
   constexpr int L = LANES<T>;
+  const T* ends = s.ends + 2 * L * input;
 #pragma GCC unroll 4
   for (int v = 0; v < V; ++v) {
-    if constexpr (S == TILE) {
-      sum[v] += a[v] * of_sign<T>(a[v], s.ends + 2 * L * input);
-    } else if constexpr (S == MIXED) {
-      const T* ends = s.ends + 2 * L * input;
-      sum[v] += a[v] * __builtin_shuffle(load<T>(ends), load<T>(ends + L), place_of<T>(a[v], s.sample[v]));
+    const Vec<T> end = pick<T, S>(a[v], ends, s.sample, v);
+    if constexpr (S & KEPT) {
+      store<T>(s.corner + (input * V + v) * L, end * s.scale[v]);
+      if (s.first) store<T>(s.first + (input * V + v) * L, a[v]);
     } else {
-      const T* ends = s.box[S == 1 ? 0 : v] + 2 * input;
-      sum[v] += a[v] * by_sign<T>(a[v], ends[1], ends[0]);
+      sum[v] += a[v] * end;
     }
   }
 }
@@ -203,7 +173,7 @@ struct AliveList {
     weight[count++] = weight0;
   }
 
-  static int64_t capacity(const Geometry& g) { return int64_t(g.kh) * g.kw * g.cout + 8; }
+  static int64_t capacity(const Geometry& g) { return int64_t(g.kh) * g.kw * (g.cout > g.cin ? g.cout : g.cin) + 8; }
 };
 
 }  // namespace GLSK_ISA

@@ -19,10 +19,10 @@ inline int gather_pitch(const Geometry& g) {
   return (g.cin + n - 1) / n * n;
 }
 
+// channels: that each entry of the list stands for.
 template <class T, int V, int N>
-GLSK_INLINE void accumulate(const Step<T>& s, const AliveList& list, const T* coef, const T* weight, int pitch,
+GLSK_INLINE void accumulate(const AliveList& list, int channels, const T* coef, const T* weight, int pitch,
                             Vec<T> (&acc)[N][V]) {
-  const int channels = s.dense ? s.g.cout : 1;
   for (int e = 0; e < list.count; ++e) {
     const T *from = coef + list.coef[e], *w = weight + list.weight[e];
     for (int c = 0; c < channels; ++c, from += V * LANES<T>, w += pitch) {
@@ -68,17 +68,18 @@ __attribute__((noinline)) void gather_n(const Step<T>& s, Window out, const T* c
         if (!FIRST) next += int64_t(width) * V * L;
         if (!FIRST && !(s.before_alive[pixel * s.before_words + c0 / 64] >> (c0 % 64) & ((uint64_t(1) << N) - 1))) {
           memset(to, 0, sizeof(T) * width * V * L);  // no row can depend on these units
+          if constexpr (S & KEPT) memset(to + s.raw, 0, sizeof(T) * width * V * L);
           continue;
         }
         Vec<T> acc[N][V] = {};
-        accumulate<T, V, N>(s, list, coef, s.weight + c0, pitch, acc);
+        accumulate<T, V, N>(list, s.dense ? g.cout : 1, coef, s.weight + c0, pitch, acc);
 #pragma GCC unroll 16
         for (int i = 0; i < N; ++i) {
           if (i < width) {
             if (FIRST)
               meet_box<T, V, S>(s, (c0 + i) * pixels + pixel, acc[i], sums.sum[i % SUMS]);
             else
-              pass_activation<T, V, S>(s, c0 + i, g.cin, pixel, pixels, acc[i], sums.sum[i % SUMS], to + int64_t(i) * V * L);
+              pass_activation<T, V, S>(s, c0 + i, g.cin, pixel, acc[i], sums.sum[i % SUMS], to + int64_t(i) * V * L);
           }
         }
       }

@@ -2,6 +2,7 @@
 // broadcast, so any layer shape uses whole vectors.
 #pragma once
 
+#include "cpu/lines.h"
 #include "cpu/parallel.h"
 #include "cpu/simd.h"
 #include "cpu/types.h"
@@ -12,9 +13,9 @@ namespace GLSK_ISA {
 // Output channels accumulated together: centre and radius each, half the registers.
 constexpr int BLOCK = GLSK_VECTOR_REGISTERS / 4;
 
-// Two arrays of [samples, n] rows, `count` of them, to lanes: [n][LANES].
+// Two arrays of [samples, n] rows, `count` of them, `pitch` apart, to lanes: [n][LANES]; zeros in the other lanes.
 template <class T>
-inline void load_lanes(const T* lower, const T* upper, int n, int count, T* to_lower, T* to_upper) {
+inline void load_lanes(const T* lower, const T* upper, int n, int count, T* to_lower, T* to_upper, int64_t pitch) {
   constexpr int L = LANES<T>;
   for (int i0 = 0; i0 < n; i0 += L) {
     const int width = n - i0 < L ? n - i0 : L;
@@ -22,8 +23,8 @@ inline void load_lanes(const T* lower, const T* upper, int n, int count, T* to_l
     for (int s = 0; s < L; ++s) {
       lo[s] = up[s] = Vec<T>{};
       if (s < count) {
-        memcpy(&lo[s], lower + int64_t(s) * n + i0, width * sizeof(T));
-        memcpy(&up[s], upper + int64_t(s) * n + i0, width * sizeof(T));
+        memcpy(&lo[s], lower + int64_t(s) * pitch + i0, width * sizeof(T));
+        memcpy(&up[s], upper + int64_t(s) * pitch + i0, width * sizeof(T));
       }
     }
     transpose<T>(lo);
@@ -35,49 +36,66 @@ inline void load_lanes(const T* lower, const T* upper, int n, int count, T* to_l
   }
 }
 
-// Lanes back to [samples, n] rows.
 template <class T>
-inline void store_rows(const T* lanes, int n, int count, T* out) {
+inline void load_lanes(const T* lower, const T* upper, int n, int count, T* to_lower, T* to_upper) {
+  load_lanes<T>(lower, upper, n, count, to_lower, to_upper, n);
+}
+
+// Lanes back to [samples, n] rows, `pitch` apart.
+template <class T>
+inline void store_rows(const T* lanes, int n, int count, T* out, int64_t pitch) {
   constexpr int L = LANES<T>;
   for (int i0 = 0; i0 < n; i0 += L) {
     const int width = n - i0 < L ? n - i0 : L;
     Vec<T> m[L];
     for (int i = 0; i < L; ++i) m[i] = i < width ? load<T>(lanes + int64_t(i0 + i) * L) : Vec<T>{};
     transpose<T>(m);
-    for (int s = 0; s < count; ++s) memcpy(out + int64_t(s) * n + i0, &m[s], width * sizeof(T));
+    for (int s = 0; s < count; ++s) memcpy(out + int64_t(s) * pitch + i0, &m[s], width * sizeof(T));
   }
 }
 
-// How a unit is stored: its bounds, or centre and radius of its box after the activation, which the next layer reads.
-enum Form { BOUNDS, BOX, BOX_AFTER_RELU };
+template <class T>
+inline void store_rows(const T* lanes, int n, int count, T* out) {
+  store_rows<T>(lanes, n, count, out, n);
+}
 
+// How a unit is stored: its bounds, or centre and radius of its box after the activation, which the next layer reads.
+enum Form { BOUNDS, BOX, BOX_AFTER_ACTIVATION };
+
+// A centre that is infinite says nothing of where the unit is, and stays visible behind the activation as NaN.
 template <class T, Form FORM>
-GLSK_INLINE void store_unit(Vec<T> c, Vec<T> r, T* first, T* second) {
-  if (FORM == BOX_AFTER_RELU) {
-    Vec<T> l = c - r, u = c + r;
-    l = l < 0 ? Vec<T>{} : l;
-    u = u < 0 ? Vec<T>{} : u;
-    c = (l + u) * T(0.5);
-    r = (u - l) * T(0.5);
+GLSK_INLINE void store_unit(Vec<T> c, Vec<T> r, T leak, T* first, T* second) {
+  if (FORM == BOX_AFTER_ACTIVATION) {
+    const Vec<T> l = activate<T>(c - r, leak) + (c - c), u = activate<T>(c + r, leak);
+    c = middle<T>(l, u);
+    r = half_width<T>(l, u);
   }
   store<T>(first, FORM == BOUNDS ? c - r : c);
   store<T>(second, FORM == BOUNDS ? c + r : r);
 }
 
-// n units' bounds to centre and radius (after a ReLU); in place if wanted.
+// n units' bounds to centre and radius (after an activation); in place if wanted.
 template <class T, Form FORM>
-inline void to_box(const T* lower, const T* upper, int64_t n, T* center, T* radius) {
-  const Vec<T> half = broadcast<T>(T(0.5));
+inline void to_box(const T* lower, const T* upper, int64_t n, T leak, T* center, T* radius) {
   for (int64_t i = 0; i < n * LANES<T>; i += LANES<T>) {
-    const Vec<T> l = load<T>(lower + i), u = load<T>(upper + i);
-    store_unit<T, FORM>((l + u) * half, (u - l) * half, center + i, radius + i);
+    Vec<T> l = load<T>(lower + i), u = load<T>(upper + i);
+    if (FORM == BOX_AFTER_ACTIVATION) {
+      const Vec<T> c = middle<T>(l, u);
+      l = activate<T>(l, leak) + (c - c);
+      u = activate<T>(u, leak);
+    }
+    const Vec<T> c = middle<T>(l, u);
+    store<T>(radius + i, half_width<T>(l, u));
+    store<T>(center + i, c);
   }
 }
 
 // N output channels from o at one position (oy, ox).
 template <class T, int N, Form FORM>
-GLSK_INLINE void outputs(const Geometry& g, const T* weight, const T* bias, const T* center, const T* radius, int o,
-                         int oy, int ox, T* lower, T* upper) {
+GLSK_INLINE void outputs(const Layer<T>& layer, const T* center, const T* radius, int o, int oy, int ox, T* lower,
+                         T* upper) {
+  const Geometry& g = layer.g;
+  const T *weight = layer.weight, *bias = layer.bias;
   constexpr int L = LANES<T>;
   const int y0 = oy * g.sh - g.ph, x0 = ox * g.sw - g.pw;
   const int ky0 = y0 < 0 ? -y0 : 0, ky1 = y0 + g.kh > g.h ? g.h - y0 : g.kh;
@@ -107,26 +125,35 @@ GLSK_INLINE void outputs(const Geometry& g, const T* weight, const T* bias, cons
 #pragma GCC unroll 16
   for (int i = 0; i < N; ++i) {
     const int64_t unit = (int64_t(o + i) * g.oh + oy) * g.ow + ox;
-    store_unit<T, FORM>(c[i], r[i], lower + unit * L, upper + unit * L);
+    store_unit<T, FORM>(c[i], r[i], layer.leak, lower + unit * L, upper + unit * L);
   }
 }
 
+// A layer of the loaded member over a box in centre/radius form.
 template <class T, Form FORM = BOUNDS>
-inline void ibp_layer(const Geometry& g, const T* weight, const T* bias, const T* center, const T* radius, T* lower, T* upper) {
+inline void ibp_layer(const Layer<T>& layer, const T* center, const T* radius, T* lower, T* upper) {
+  const Geometry& g = layer.g;
   int o = 0;
   for (; o + BLOCK <= g.cout; o += BLOCK)
     for (int oy = 0; oy < g.oh; ++oy)
-      for (int ox = 0; ox < g.ow; ++ox)
-        outputs<T, BLOCK, FORM>(g, weight, bias, center, radius, o, oy, ox, lower, upper);
+      for (int ox = 0; ox < g.ow; ++ox) outputs<T, BLOCK, FORM>(layer, center, radius, o, oy, ox, lower, upper);
   for (; o < g.cout; ++o)
     for (int oy = 0; oy < g.oh; ++oy)
-      for (int ox = 0; ox < g.ow; ++ox) outputs<T, 1, FORM>(g, weight, bias, center, radius, o, oy, ox, lower, upper);
+      for (int ox = 0; ox < g.ow; ++ox) outputs<T, 1, FORM>(layer, center, radius, o, oy, ox, lower, upper);
+}
+
+template <class T>
+Layer<T> of_member(const Layer<T>& layer, int64_t p) {
+  Layer<T> one = layer;
+  one.weight += p * layer.weight_stride;
+  if (one.bias) one.bias += p * layer.bias_stride;
+  return one;
 }
 
 template <class T>
 bool run_ibp(const IbpArgs<T>& a) {
   constexpr int L = LANES<T>;
-  const int64_t n = a.g.inputs(), m = a.g.outputs();
+  const int64_t n = a.layer.g.inputs(), m = a.layer.g.outputs();
   const int64_t per_thread = 2 * (n + m) * L;
   const int64_t tiles = (a.samples + L - 1) / L, tasks = tiles * a.members;
   const int threads = tasks < a.threads ? int(tasks) : a.threads;
@@ -143,12 +170,11 @@ bool run_ibp(const IbpArgs<T>& a) {
       if (a.in_stride || tile != held) {
         const int64_t at = p * a.in_stride + b * n;
         load_lanes<T>(a.in_lower + at, a.in_upper + at, int(n), count, center, radius);
-        a.relu ? to_box<T, BOX_AFTER_RELU>(center, radius, n, center, radius)
-               : to_box<T, BOX>(center, radius, n, center, radius);
+        a.relu ? to_box<T, BOX_AFTER_ACTIVATION>(center, radius, n, a.in_leak, center, radius)
+               : to_box<T, BOX>(center, radius, n, T(1), center, radius);
         held = tile;
       }
-      ibp_layer<T>(a.g, a.weight + p * a.weight_stride, a.bias ? a.bias + p * a.bias_stride : nullptr, center, radius, lower,
-               upper);
+      ibp_layer<T>(of_member(a.layer, p), center, radius, lower, upper);
       const int64_t out = (p * a.samples + b) * m;
       store_rows<T>(lower, int(m), count, a.lower + out);
       store_rows<T>(upper, int(m), count, a.upper + out);

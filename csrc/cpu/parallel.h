@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <cstdlib>
+#include <new>
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -37,6 +38,37 @@ inline void parallel_ranges(int threads, int64_t tasks, const Body& body) {
     body(thread, tasks * piece / pieces, tasks * (piece + 1) / pieces);
   }
 }
+
+// As allocate, of zeros.
+template <class T>
+inline T* zeroed(int64_t count) {
+  return static_cast<T*>(calloc(size_t(count), sizeof(T)));
+}
+
+// One worker a thread, of which `tasks` are at most needed; null if there is no memory for them.
+template <class Worker, class Args>
+class Crew {
+ public:
+  Crew(const Args& args, int64_t tasks, int threads_) : threads(tasks < threads_ ? int(tasks) : threads_) {
+    workers = zeroed<Worker*>(threads);
+    ready = workers != nullptr;
+    for (int i = 0; ready && i < threads; ++i) {
+      workers[i] = new (std::nothrow) Worker(args);
+      ready = workers[i] && workers[i]->prepare();
+    }
+  }
+  ~Crew() {
+    for (int i = 0; workers && i < threads; ++i) delete workers[i];
+    free(workers);
+  }
+  Worker& operator[](int thread) { return *workers[thread]; }
+
+  bool ready;
+  const int threads;
+
+ private:
+  Worker** workers;
+};
 
 }  // namespace GLSK_ISA
 }  // namespace glsk

@@ -1,8 +1,6 @@
 // The passes of one instruction set, and interval steps.
 #include "cpu/pass.h"
 
-#include "cpu/ibp.h"
-
 namespace glsk {
 namespace GLSK_ISA {
 

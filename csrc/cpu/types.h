@@ -12,17 +12,39 @@ struct Geometry {
 
   int inputs() const { return cin * h * w; }
   int outputs() const { return cout * oh * ow; }
+  int64_t taps() const { return int64_t(cin) * kh * kw; }
 };
+
+// A linear layer that reads an image is the convolution whose kernel is the whole image: then every layer's inputs have
+// the pixels and channels of the outputs before it. before: null for the first layer.
+inline Geometry as_convolution(const Geometry& g, const Geometry* before) {
+  if (before && g.cin == before->outputs() && g.h * g.w == 1 && before->oh * before->ow > 1)
+    return {before->cout, before->oh, before->ow, g.cout, 1, 1, before->oh, before->ow, 1, 1, 0, 0, g.relu};
+  return g;
+}
 
 template <class T>
 struct Layer {
   Geometry g;
+  T leak;                  // slope below zero of the activation that follows
   const T* weight;         // [members, cout, cin, kh, kw], each member contiguous
   int64_t weight_stride;   // from one member to the next, in elements
   const T* bias;           // [members, cout]; null reads as zeros
   int64_t bias_stride;
-  const T* lower;          // [members, samples, outputs] bounds of its outputs; null where no ReLU reads them
+};
+
+// Which lines around an activation are made from its bounds: CROWN's, DeepZ's parallel ones, or those of HBox's exact
+// part (glsk/lines).
+enum Rule { ADAPTIVE, PARALLEL, MASK };
+
+// What a pass is given of a layer before its rows: lines, or bounds from which they are made, or neither where no
+// activation follows.
+template <class T>
+struct Inner {
+  const T* lower;          // [members, samples, outputs]
   const T* upper;
+  const T* lines;          // [.., 4, outputs]: lower slope and intercept, upper slope and intercept
+  int64_t member, sample, row;  // strides of lines; 0 where they are shared
 };
 
 // A back-substitution pass: bounds of the outputs of layers[depth - 1], or of C times them.
@@ -30,6 +52,8 @@ template <class T>
 struct PassArgs {
   int members, samples, depth;
   const Layer<T>* layers;
+  const Inner<T>* inner;   // [depth - 1]
+  Rule rule;
   const T* x_lower;        // [members or 1, samples, inputs]
   const T* x_upper;
   int64_t box_stride;      // from one member's box to the next; 0 when they share it
@@ -37,9 +61,8 @@ struct PassArgs {
   int rows;
   const T* known_lower;    // [members, samples, outputs] or null: rows these prove stable keep them
   const T* known_upper;
-  T* lower;                // [members, samples, rows]; for an HBox pass, the radius
+  T* lower;                // [members, samples, rows]
   T* upper;                // null: not wanted
-  bool hbox;               // through stable-active ReLUs only; the result is |J| r
   int threads;
 };
 
@@ -47,48 +70,117 @@ struct PassArgs {
 template <class T>
 struct IbpArgs {
   int members, samples;
-  Geometry g;
-  const T* weight;
-  int64_t weight_stride;
-  const T* bias;
-  int64_t bias_stride;
+  Layer<T> layer;
   const T* in_lower;       // [members or 1, samples, inputs]
   const T* in_upper;
   int64_t in_stride;       // 0 when the members share the box
-  bool relu;               // clamp both ends at zero first
+  bool relu;               // both ends pass an activation of slope in_leak below zero first
+  T in_leak;
   T* lower;                // [members, samples, outputs]
   T* upper;
   int threads;
 };
 
-// How a chain's hidden layers and its output are bounded.
-enum Method { IBP_METHOD, HBOX_METHOD, CROWN_IBP_METHOD, CROWN_METHOD };
+// How a chain's hidden layers and its output are bounded; the order of glsk.ops.chain_bounds.METHODS.
+enum Method { IBP_METHOD, HBOX_METHOD, CROWN_IBP_METHOD, CROWN_METHOD, DEEPZ_METHOD, METHODS };
 
 // The output of a whole chain, or C times it; the last layer is linear if there is a C.
 template <class T>
 struct ChainArgs {
   int members, samples, depth;
-  const Layer<T>* layers;  // without bounds
+  const Layer<T>* layers;
   const T* x_lower;        // [samples, inputs], shared by the members
   const T* x_upper;
   const T* C;              // [samples, rows, outputs] or null
   int rows;                // outputs, if C is null
   Method method;
-  bool prune;              // CROWN: rows that intervals from the layer before prove stable keep the intervals' bounds
+  bool prune;              // CROWN, DeepZ: rows that intervals from the layer before prove stable keep those bounds
   T* lower;                // [members, samples, rows]
   T* upper;                // null: not wanted
+  T* hidden;               // [members, samples, 2, units of layers 0..depth-2] or null: their bounds, kept
   int threads;
 };
 
-// The kernels of one instruction set. Those that need scratch memory return false when they cannot get it.
+// Where the gradients of one layer go; null: not wanted. All are contiguous; weight and bias hold zeros before.
+template <class T>
+struct LayerGradient {
+  T* weight;               // [members, cout, cin, kh, kw]
+  T* bias;                 // [members, cout]
+  T* lower;                // a pass: [members, samples, outputs] of the bounds that lines are made from
+  T* upper;
+  T* lines;                // a pass: [members, samples, rows or 1, 4, outputs]
+};
+
+template <class T>
+struct PassGradientArgs {
+  PassArgs<T> pass;        // its outputs are not touched
+  const T* d_lower;        // [members, samples, rows]: the gradient of what is differentiated by the bounds
+  const T* d_upper;        // null: none
+  const LayerGradient<T>* layers;
+  T* x_lower;              // [members or 1, samples, inputs] or null
+  T* x_upper;
+  T* C;                    // [samples, rows, outputs] or null
+  int groups;              // partial sums a member; fixed by the caller, since it decides the order of additions
+};
+
+template <class T>
+struct ChainGradientArgs {
+  ChainArgs<T> chain;      // its outputs are not touched; `hidden` may hold the bounds that the forward kept
+  const T* d_lower;
+  const T* d_upper;
+  const T* d_hidden;       // as `hidden`, or null
+  const LayerGradient<T>* layers;
+  T* x_lower;              // [samples, inputs] or null
+  T* x_upper;
+  T* C;
+  int groups;
+};
+
+// One interval step's gradient.
+template <class T>
+struct IbpGradientArgs {
+  IbpArgs<T> step;
+  const T* d_lower;
+  const T* d_upper;
+  LayerGradient<T> layer;
+  T* in_lower;             // [members or 1, samples, inputs] or null
+  T* in_upper;
+  int groups;
+};
+
+// A pass whose rows have lower slopes of their own for every unstable unit, found by Adam from CROWN's; the best bound of
+// any iteration counts. Only for rows of C.
+template <class T>
+struct OptimisedArgs {
+  PassArgs<T> pass;
+  int iterations;
+  T rate, decay;           // the rate of iteration i is rate * decay^i
+};
+
+// The kernels of one instruction set. They return false when they cannot get scratch memory.
+template <class T>
+struct KernelsOf {
+  bool (*pass)(const PassArgs<T>&);
+  bool (*pass_backward)(const PassGradientArgs<T>&);
+  bool (*ibp)(const IbpArgs<T>&);
+  bool (*ibp_backward)(const IbpGradientArgs<T>&);
+  bool (*chain)(const ChainArgs<T>&);
+  bool (*chain_backward)(const ChainGradientArgs<T>&);
+  bool (*optimised)(const OptimisedArgs<T>&);
+};
+
 struct Kernels {
   const char* name;
-  bool (*pass_f32)(const PassArgs<float>&);
-  bool (*pass_f64)(const PassArgs<double>&);
-  bool (*ibp_f32)(const IbpArgs<float>&);
-  bool (*ibp_f64)(const IbpArgs<double>&);
-  bool (*chain_f32)(const ChainArgs<float>&);
-  bool (*chain_f64)(const ChainArgs<double>&);
+  KernelsOf<float> f32;
+  KernelsOf<double> f64;
+
+  template <class T>
+  const KernelsOf<T>& of() const {
+    if constexpr (sizeof(T) == sizeof(float))
+      return f32;
+    else
+      return f64;
+  }
 };
 
 }  // namespace glsk

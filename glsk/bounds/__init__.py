@@ -6,20 +6,24 @@ Every module of this package is imported, so a new relaxation is one new file.
 import importlib
 import pkgutil
 
-from glsk.bounds.output import in_one_op, output_bounds
+from glsk.bounds.constraints import Constraints
+from glsk.bounds.output import hidden_bounds, in_one_op, output_bounds
 from glsk.bounds.query import Bounds, Query
-from glsk.bounds.registry import Relaxation, canonical_method, get, methods, relaxation
+from glsk.bounds.registry import Relaxation, canonical_method, get, is_linear, methods, relaxation
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
 __all__ = [
     "Bounds",
+    "Constraints",
     "Query",
     "Relaxation",
     "canonical_method",
     "get",
+    "hidden_bounds",
     "in_one_op",
+    "is_linear",
     "methods",
     "output_bounds",
     "relaxation",

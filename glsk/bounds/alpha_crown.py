@@ -7,8 +7,8 @@ from glsk.bounds.query import Bounds, Query
 from glsk.bounds.registry import relaxation
 
 
-@relaxation("alpha-CROWN")
+@relaxation("alpha-CROWN", linear=True)
 def alpha_crown(query: Query) -> Iterator[Bounds]:
-    """One pass a layer, then ``query.iterations`` for the specification; never looser than CROWN, not differentiable."""
+    """One pass a layer, then ``query.iterations`` for the specification: never looser than CROWN, no gradient."""
     inner = yield from hidden(query, "adaptive")
     yield query.optimised_spec(inner)

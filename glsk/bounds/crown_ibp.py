@@ -7,7 +7,7 @@ from glsk.bounds.query import Bounds, Query
 from glsk.bounds.registry import relaxation
 
 
-@relaxation("CROWN-IBP")
+@relaxation("CROWN-IBP", linear=True)
 def crown_ibp(query: Query) -> Iterator[Bounds]:
     """IBP's pre-activations, then one DeepPoly pass for the specification."""
     inner: list[Bounds] = []

@@ -7,7 +7,7 @@ from glsk.bounds.query import Bounds, Query
 from glsk.bounds.registry import relaxation
 
 
-@relaxation("DeepZ")
+@relaxation("DeepZ", linear=True)
 def deepz(query: Query) -> Iterator[Bounds]:
     """One pass a layer, then one for the specification."""
     inner = yield from hidden(query, "parallel")

@@ -6,7 +6,8 @@ the ReLUs that kept E, the stable-active ones. A leaky ReLU of slope k below zer
 keeps k E, and its box is mixed likewise.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from glsk import ops
 from glsk.bounds.query import Bounds, Query
@@ -22,13 +23,13 @@ def hbox(query: Query) -> Iterator[Bounds]:
     inner: list[Bounds] = []
     for k in range(query.last):
         if k == 0:  # nothing is lost yet: IBP's bounds, and a box that is a point
-            inner.append(query.ibp(0, (query.x_L, query.x_U), relu=False))
-            center = interval.center(*inner[0])
+            first = query.ibp(0, (query.x_L, query.x_U), relu=False)
+            center = interval.center(*first)
             box = (center, center)
+            inner.append(query.hidden(k, _constant(first)))
         else:
             box = query.ibp(k, box, relu=False)
-            radius = query.hbox_radius(k, inner)
-            inner.append((box[0] - radius, box[1] + radius))
+            inner.append(query.hidden(k, partial(_with_radius, query, k, box, inner)))
         yield inner[-1]
         if query.layers[k].relu:
             after, leak = ops.hbox_relu(*box, *inner[-1], backend=query.backend), query.leak(k)
@@ -36,6 +37,16 @@ def hbox(query: Query) -> Iterator[Bounds]:
     lower, upper = query.spec(box)
     radius = query.hbox_radius(query.last, inner)
     yield lower - radius, upper + radius if query.bound_upper else upper
+
+
+def _constant(bounds: Bounds) -> Callable[[], Bounds]:
+    return lambda: bounds
+
+
+def _with_radius(query: Query, k: int, box: Bounds, inner: list[Bounds]) -> Bounds:
+    """Layer k's bounds: its box, and what is still an exact function of the input."""
+    radius = query.hbox_radius(k, inner)
+    return box[0] - radius, box[1] + radius
 
 
 def _mixed(leak: float, before: Bounds, after: Bounds) -> Bounds:

@@ -1,5 +1,10 @@
 """The output's bounds alone, by the quickest way a backend has."""
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
 import torch
 
 from glsk import ops
@@ -12,32 +17,50 @@ from glsk.ops.chain_bounds import METHODS
 def output_bounds(method: str, query: Query) -> Bounds:
     """What the relaxation ``method`` yields last: by one op for the whole chain where the backend has it."""
     if in_one_op(method, query):
-        lower, upper, _ = ops.chain_bounds(
-            query.x_L,
-            query.x_U,
-            list(query.population.weights),
-            list(query.population.biases),
-            query.C,
-            encode(query.layers),
-            [query.leak(k) for k in range(len(query.layers))],
-            canonical_method(method),
-            query.prune,
-            query.bound_upper,
-            _wants_gradient(query) and ops.chain_bounds.has_backward(query.backend),
-            backend=query.backend,
-        )
+        keep = _wants_gradient(query) and ops.chain_bounds.has_backward(query.backend)
+        lower, upper, _ = ops.chain_bounds(*_operands(method, query), keep, backend=query.backend)
         return lower, upper
     *_, found = get(method)(query)
     return found
 
 
-def in_one_op(method: str, query: Query) -> bool:
-    """Whether one op serves: hidden bounds then take no memory."""
+def hidden_bounds(method: str, query: Query) -> Iterator[Bounds]:
+    """Bounds of layers 0..K-1 in order, never pruned; of a layer that no activation follows, anything."""
+    query = replace(query, prune=False, C=None)
+    if not in_one_op(method, query, keep=True):
+        yield from islice(get(method)(query), query.last)
+        return
+    _, _, hidden = ops.chain_bounds(*_operands(method, query), True, backend=query.backend)
+    for part in hidden.split([layer.out_features for layer in query.layers[:-1]], dim=3):
+        lower, upper = part.unbind(2)
+        yield lower, upper
+
+
+def in_one_op(method: str, query: Query, keep: bool = False) -> bool:
+    """Whether one op serves: hidden bounds then take no memory, or with ``keep`` that of the result."""
     method = canonical_method(method)
-    if query.backend == "cpu" and (method == "DeepZ" or any(query.leaks)):  # the compiled chain knows neither
+    if query.constraints is not None or query.linear is not None:
+        return False
+    if query.backend == "cpu" and (keep or method == "DeepZ" or any(query.leaks)):  # the compiled chain knows none
         return False
     served = ops.chain_bounds.implemented(query.backend) and method in METHODS
     return served and (query.C is None or query.layers[-1].is_linear)
+
+
+def _operands(method: str, query: Query) -> Sequence[Any]:
+    """What the op for the whole chain is given, but for ``keep``."""
+    return (
+        query.x_L,
+        query.x_U,
+        list(query.population.weights),
+        list(query.population.biases),
+        query.C,
+        encode(query.layers),
+        [query.leak(k) for k in range(len(query.layers))],
+        canonical_method(method),
+        query.prune,
+        query.bound_upper,
+    )
 
 
 def _wants_gradient(query: Query) -> bool:

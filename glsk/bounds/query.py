@@ -1,14 +1,17 @@
 """What a relaxation is given: a chain with its members' weights, boxes, and how to call the ops."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from glsk import ops
+from glsk.bounds.constraints import Constraints
 from glsk.geometry import Geometry, encode
 from glsk.ops import interval
+from glsk.ops.crown_pass import Linear, least_and_greatest, linear_functions
+from glsk.ops.optimised_pass import optimised_functions
 from glsk.population import Population
 
 Bounds = tuple[Tensor, Tensor]
@@ -29,6 +32,9 @@ class Query:
         bound_upper: whether the upper bound of the output is wanted.
         leaks: of every layer, the slope below zero of the activation that follows; () for ReLUs alone.
         iterations, lr: of alpha-CROWN's ascent.
+        constraints: what the caller knows of hidden units.
+        linear: a list to which a pass over the specification adds the linear functions that its bounds come of, or None
+            where they are not wanted.
     """
 
     layers: tuple[Geometry, ...]
@@ -42,6 +48,8 @@ class Query:
     leaks: tuple[float, ...] = ()
     iterations: int = 20
     lr: float = 0.1
+    constraints: Constraints | None = None
+    linear: list[Linear] | None = None
 
     @property
     def last(self) -> int:
@@ -56,6 +64,16 @@ class Query:
     def relu_before(self, k: int) -> bool:
         """Whether layer k reads the output of a ReLU."""
         return k > 0 and bool(self.layers[k - 1].relu)
+
+    def hidden(self, k: int, compute: Callable[[], Bounds]) -> Bounds:
+        """Layer k's bounds as ``compute`` gives them and the caller's constraints have them."""
+        if self.constraints is None or not self.layers[k].relu:
+            return compute()
+        return self.constraints.bounds(k, self.population.size, compute)
+
+    def needs_bounds(self, k: int) -> bool:
+        """Whether a pass reads the bounds of layer k, or only its lines."""
+        return bool(self.layers[k].relu) and (self.constraints is None or self.constraints.needs_bounds(k))
 
     def leak(self, k: int) -> float:
         """Of the activation after layer k."""
@@ -88,14 +106,19 @@ class Query:
     def crown_spec(self, inner: list[Bounds], rule: str = "adaptive") -> Bounds:
         """The specification (or the logits) by back-substitution to the box, lines by ``rule``."""
         operands = self._to_the_box(self.last, inner, None)
+        if self.linear is not None:
+            self.linear.append(linear_functions(*(*operands, rule, self.bound_upper)))
+            return least_and_greatest(self.linear[-1], self.x_L, self.x_U)
         return ops.crown_pass(*operands, rule, self.bound_upper, backend=self.backend)
 
     def optimised_spec(self, inner: list[Bounds]) -> Bounds:
         """As :meth:`crown_spec`, with lower slopes optimised for every row."""
         operands = self._to_the_box(self.last, inner, None)
-        return ops.optimised_pass(
-            *operands, "adaptive", self.bound_upper, self.iterations, self.lr, backend=self.backend
-        )
+        how = "adaptive", self.bound_upper, self.iterations, self.lr
+        if self.linear is not None:
+            self.linear.append(optimised_functions(*(*operands, *how)))
+            return least_and_greatest(self.linear[-1], self.x_L, self.x_U)
+        return ops.optimised_pass(*operands, *how, backend=self.backend)
 
     def hbox_radius(self, k: int, inner: list[Bounds]) -> Tensor:
         """What layer k's outputs (for k = K: the specification) keep as exact functions of the input, as a radius."""
@@ -119,7 +142,8 @@ class Query:
         biases: Sequence[Tensor] | None = None,
     ) -> Sequence[Any]:
         """What a pass over layers first..first+len(inner) is given, from a box of layer first's inputs."""
-        part = slice(first, first + len(inner) + 1)
+        last = first + len(inner)
+        part = slice(first, last + 1)
         layers = self.layers[part]
         read = [b if layer.relu else self.unbounded for layer, b in zip(layers, inner, strict=False)]
         return (
@@ -128,9 +152,16 @@ class Query:
             list((biases or self.population.biases)[part]),
             [lower for lower, _ in read],
             [upper for _, upper in read],
-            [self.x_L.new_empty(0)] * len(inner),
+            [self._lines(k, last) for k in range(first, last)],
             C,
             *(known or (None, None)),
             encode(layers),
-            [self.leak(k) for k in range(first, part.stop)],
+            [self.leak(k) for k in range(first, last + 1)],
         )
+
+    def _lines(self, k: int, last: int) -> Tensor:
+        """The caller's lines of layer k for a pass from layer ``last``; those of C's rows serve no other."""
+        given = None if self.constraints is None else self.constraints.lines.get(k)
+        if given is None or (given.shape[2] > 1 and last < self.last):
+            return self.x_L.new_empty(0)
+        return given

@@ -12,13 +12,18 @@ A layer that no ReLU follows may yield anything: nobody reads it. What comes las
 
 _RELAXATIONS: dict[str, Relaxation] = {}
 _SPELLINGS: dict[str, str] = {}
+_LINEAR: set[str] = set()
 
 
-def relaxation(name: str, *aliases: str) -> Callable[[Relaxation], Relaxation]:
-    """Decorator: make a relaxation known by its name and aliases, in any case."""
+def relaxation(name: str, *aliases: str, linear: bool = False) -> Callable[[Relaxation], Relaxation]:
+    """Decorator: make a relaxation known by its name and aliases, in any case.
+
+    ``linear``: its bounds of the specification are those of linear functions of the input, by lines.
+    """
 
     def register(function: Relaxation) -> Relaxation:
         _RELAXATIONS[name] = function
+        _LINEAR.update({name} if linear else ())
         _SPELLINGS.update({spelling.upper(): name for spelling in (name, *aliases)})
         return function
 
@@ -42,6 +47,11 @@ def canonical_method(name: str) -> str:
         return _SPELLINGS[name.upper()]
     except KeyError:
         raise ValueError(f"method: unknown {name!r}; known: {', '.join(methods())} (also DeepPoly = CROWN)") from None
+
+
+def is_linear(name: str) -> bool:
+    """Whether a method's bounds of the specification are those of linear functions of the input, by lines."""
+    return canonical_method(name) in _LINEAR
 
 
 def get(name: str) -> Relaxation:

@@ -1,6 +1,6 @@
 """The lines of a unit: a lower and an upper line around its activation, one choice a file.
 
-``lower_slope * z + lower_intercept <= act(z) <= upper_slope * z + upper_intercept`` for every z in [lower, upper], in one
+``lower_slope * z + lower_intercept <= act(z) <= upper_slope * z + upper_intercept`` for all z in [lower, upper], in one
 tensor [.., 4, n] in that order. A choice is a pure function of bounds [.., n] that knows the ReLU alone; :func:`make`
 carries its lines over to a leaky one. A back-substitution pass needs nothing else of an activation.
 """

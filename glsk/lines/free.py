@@ -10,7 +10,8 @@ def free(lower: Tensor, upper: Tensor, alpha: Tensor) -> Tensor:
     """Bounds [.., n] -> lines [.., 4, n].
 
     Args:
-        alpha: lower slopes in [0, 1], of any shape that broadcasts with the bounds; read where a unit is unstable. A stable unit keeps its own line.
+        alpha: lower slopes in [0, 1], of any shape that broadcasts with the bounds; read where a unit is unstable. A
+            stable unit keeps its own line.
     """
     units = classify(lower, upper)
     slope, intercept = upper_line(lower, upper, units)

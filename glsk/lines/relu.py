@@ -49,4 +49,4 @@ def stacked(
     """The four, broadcast, as lines [.., 4, n]; NaN for a unit whose bounds are not finite."""
     four = torch.broadcast_tensors(lower_slope, lower_intercept, upper_slope, upper_intercept)
     lines = torch.stack(four, dim=-2)
-    return torch.where(units.finite.unsqueeze(-2), lines, float("nan"))
+    return lines.masked_fill(~units.finite.unsqueeze(-2), float("nan"))

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,8 +35,7 @@ class Tensors:
         """``shape``: the size of each dimension; those whose number is in ``shared`` may also be 1."""
         found = tensor.shape
         fits = len(found) == len(shape) and all(
-            s is None or f == s or (f == 1 and d in shared)
-            for d, (f, s) in enumerate(zip(found, shape, strict=True))
+            s is None or f == s or (f == 1 and d in shared) for d, (f, s) in enumerate(zip(found, shape, strict=True))
         )
         if not fits:
             wanted = ", ".join(
@@ -53,7 +53,9 @@ class Tensors:
     def members(self, name: str, weight: Tensor) -> int:
         """P, the first dimension of a weight."""
         if weight.dim() != 5 or weight.shape[0] < 1:
-            raise ValueError(f"{self.op}: {name}: expected [P, Cout, Cin, kh, kw] with P >= 1, got {list(weight.shape)}")
+            raise ValueError(
+                f"{self.op}: {name}: expected [P, Cout, Cin, kh, kw] with P >= 1, got {list(weight.shape)}"
+            )
         return weight.shape[0]
 
     def optional(self, name: str, tensor: Tensor | None, *shape: Size) -> None:
@@ -105,9 +107,7 @@ def _layer(where: str, layer: Geometry) -> None:
         raise ValueError(f"{where}: more than 2^31 inputs, outputs or weights")
 
 
-def ibp_affine(
-    lower: Tensor, upper: Tensor, weight: Tensor, bias: Tensor, geometry: list[int], relu: bool
-) -> None:
+def ibp_affine(lower: Tensor, upper: Tensor, weight: Tensor, bias: Tensor, geometry: list[int], relu: bool) -> None:
     """One layer, and a box of its inputs."""
     layers = chain("ibp_affine", tuple(geometry))
     if len(layers) != 1:
@@ -134,6 +134,7 @@ def crown_pass(
     leaks: list[float],
     rule: str,
     bound_upper: bool,
+    *,
     op: str = "crown_pass",
 ) -> None:
     """A chain, what makes the lines of its activations, and rows or what is known of them."""
@@ -160,13 +161,13 @@ def crown_pass(
     tensors.optional("known_upper", known_upper, members, samples, rows)
 
 
-def optimised_pass(*operands: object) -> None:
+def optimised_pass(*operands: Any) -> None:
     """A pass, and how it is optimised."""
     *of_a_pass, iterations, lr = operands
-    crown_pass(*of_a_pass, op="optimised_pass")  # type: ignore[arg-type]
-    if iterations < 1:  # type: ignore[operator]
+    crown_pass(*of_a_pass, op="optimised_pass")
+    if iterations < 1:
         raise ValueError(f"optimised_pass: iterations: expected at least 1, got {iterations}")
-    if not (lr > 0 and math.isfinite(lr)):  # type: ignore[arg-type, operator]
+    if not (lr > 0 and math.isfinite(lr)):
         raise ValueError(f"optimised_pass: lr: expected a positive number, got {lr}")
 
 

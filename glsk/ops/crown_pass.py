@@ -79,11 +79,7 @@ def pass_lines(
 ) -> list[Tensor | None]:
     """Lines [.., .., R or 1, 4, n] of layers 0..k-1, given or made; None where no activation follows."""
     return [
-        None
-        if not layer.relu
-        else given
-        if given.numel()
-        else lines_of.make(rule, lower, upper, leak).unsqueeze(2)
+        None if not layer.relu else given if given.numel() else lines_of.make(rule, lower, upper, leak).unsqueeze(2)
         for layer, lower, upper, given, leak in zip(layers, lowers, uppers, lines, leaks, strict=False)
     ]
 
@@ -142,6 +138,49 @@ def _dot(rows: Tensor, values: Tensor) -> Tensor:
     if values.shape[2] == 1:
         return (rows @ values.mT).squeeze(-1)
     return (rows * values).sum(-1)
+
+
+Function = tuple[Tensor, Tensor]
+"""A [P, B, R, n] and b [P, B, R] of A x + b."""
+
+Linear = tuple[Function, Function | None]
+"""A function below every row on all of the box, and one above (None where it is not wanted)."""
+
+
+def linear_functions(
+    x_L: Tensor,
+    x_U: Tensor,
+    weights: list[Tensor],
+    biases: list[Tensor],
+    lowers: list[Tensor],
+    uppers: list[Tensor],
+    lines: list[Tensor],
+    C: Tensor | None,
+    known_lower: Tensor | None,
+    known_upper: Tensor | None,
+    geometry: list[int],
+    leaks: list[float],
+    rule: str,
+    bound_upper: bool,
+) -> Linear:
+    """The linear functions whose least and greatest values a pass of these arguments returns, in plain PyTorch."""
+    layers = decode(geometry)
+    chain = Chain(weights, biases, layers, pass_lines(layers, lowers, uppers, lines, leaks, rule))
+    rows = first_rows(weights[-1], C, layers[-1]).expand(weights[0].shape[0], x_L.shape[1], -1, -1)
+    return chain.linear(rows), negated(chain.linear(-rows)) if bound_upper else None
+
+
+def negated(function: Function) -> Function:
+    """-A x - b."""
+    return -function[0], -function[1]
+
+
+def least_and_greatest(functions: Linear, x_L: Tensor, x_U: Tensor) -> tuple[Tensor, Tensor]:
+    """Bounds of linear functions over the box; empty ones of one that is not there."""
+    below, above = functions
+    lower = concretise(*below, x_L, x_U)
+    upper = lower.new_empty(0) if above is None else -concretise(*negated(above), x_L, x_U)
+    return interval.sound(lower, upper)
 
 
 def concretise(A: Tensor, b: Tensor, x_L: Tensor, x_U: Tensor) -> Tensor:

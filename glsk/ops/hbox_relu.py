@@ -18,9 +18,9 @@ def hbox_relu_reference(box_lower: Tensor, box_upper: Tensor, lower: Tensor, upp
         The interval after the ReLU: unchanged where lower >= 0 (E stays), [0, upper] where unstable and 0 where
         inactive (E becomes 0); NaN where a bound is not finite.
     """
-    active, finite = lower >= 0, lower.isfinite() & upper.isfinite()
-    ends = torch.where(active, box_lower, 0.0), torch.where(active, box_upper, upper.clamp(min=0))
-    return torch.where(finite, ends[0], float("nan")), torch.where(finite, ends[1], float("nan"))
+    active, absurd = lower >= 0, ~(lower.isfinite() & upper.isfinite())
+    ends = box_lower.masked_fill(~active, 0.0), torch.where(active, box_upper, upper.clamp(min=0))
+    return ends[0].masked_fill(absurd, float("nan")), ends[1].masked_fill(absurd, float("nan"))
 
 
 hbox_relu = Op(

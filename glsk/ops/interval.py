@@ -19,9 +19,9 @@ def activation(lower: Tensor, upper: Tensor, leak: float = 0.0) -> tuple[Tensor,
 
     An interval with an infinite end comes of an overflow and may be false: it gives NaN, not the 0 of a dead unit.
     """
-    finite = lower.isfinite() & upper.isfinite()
+    absurd = ~(lower.isfinite() & upper.isfinite())
     ends = [end.clamp(min=0) if leak == 0 else torch.where(end >= 0, end, leak * end) for end in (lower, upper)]
-    return ends[0].masked_fill(~finite, float("nan")), ends[1].masked_fill(~finite, float("nan"))  # where would wait
+    return ends[0].masked_fill(absurd, float("nan")), ends[1].masked_fill(absurd, float("nan"))
 
 
 def sound(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:

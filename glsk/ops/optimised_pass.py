@@ -11,9 +11,19 @@ import torch
 from torch import Tensor
 
 from glsk import lines as lines_of
-from glsk.geometry import Geometry, decode
+from glsk.geometry import decode
 from glsk.ops import affine, checks, interval
-from glsk.ops.crown_pass import SCHEMA, Chain, concretise, empty_bounds, first_rows, keep_known
+from glsk.ops.crown_pass import (
+    SCHEMA,
+    Chain,
+    Function,
+    Linear,
+    concretise,
+    empty_bounds,
+    first_rows,
+    keep_known,
+    negated,
+)
 from glsk.ops.registry import Op
 
 DECAY = 0.98
@@ -53,21 +63,37 @@ def optimised_pass_reference(
         lower, upper: [P, B, S], or [P, B, out]: of every row the best bound met, so never looser than the first. They
         have no gradient.
     """
-    layers = decode(geometry)
-    units = [
-        None
-        if not layer.relu
-        else _Units.given(lines[k])
-        if lines[k].numel()
-        else _Units.free(lowers[k], uppers[k], leaks[k], rule)
-        for k, layer in enumerate(layers[:-1])
-    ]
-    rows = first_rows(weights[-1], C, layers[-1]).expand(weights[0].shape[0], x_L.shape[1], -1, -1)
-    lower = _ascend(rows, x_L, x_U, weights, biases, layers, units, iterations, lr)
-    upper = lower.new_empty(0)
-    if bound_upper:
-        upper = -_ascend(-rows, x_L, x_U, weights, biases, layers, units, iterations, lr)
+    ascent = _Ascent(weights, biases, lowers, uppers, lines, geometry, leaks, rule, iterations, lr)
+    rows = first_rows(weights[-1], C, ascent.layers[-1]).expand(weights[0].shape[0], x_L.shape[1], -1, -1)
+    lower, _ = ascent.climb(rows, x_L, x_U)
+    upper = -ascent.climb(-rows, x_L, x_U)[0] if bound_upper else lower.new_empty(0)
     return keep_known(*interval.sound(lower, upper), known_lower, known_upper)
+
+
+@torch.no_grad()
+def optimised_functions(
+    x_L: Tensor,
+    x_U: Tensor,
+    weights: list[Tensor],
+    biases: list[Tensor],
+    lowers: list[Tensor],
+    uppers: list[Tensor],
+    lines: list[Tensor],
+    C: Tensor | None,
+    known_lower: Tensor | None,
+    known_upper: Tensor | None,
+    geometry: list[int],
+    leaks: list[float],
+    rule: str,
+    bound_upper: bool,
+    iterations: int,
+    lr: float,
+) -> Linear:
+    """The linear functions of the best bounds that :func:`optimised_pass_reference` meets."""
+    ascent = _Ascent(weights, biases, lowers, uppers, lines, geometry, leaks, rule, iterations, lr)
+    rows = first_rows(weights[-1], C, ascent.layers[-1]).expand(weights[0].shape[0], x_L.shape[1], -1, -1)
+    _, below = ascent.climb(rows, x_L, x_U)
+    return below, negated(ascent.climb(-rows, x_L, x_U)[1]) if bound_upper else None
 
 
 @dataclass(frozen=True)
@@ -112,46 +138,75 @@ class _Slopes:
         self.alpha = (self.alpha + lr * mean / (square.sqrt() + _EPSILON)).clamp(0, 1)
 
 
-def _ascend(
-    rows: Tensor,
-    x_L: Tensor,
-    x_U: Tensor,
-    weights: list[Tensor],
-    biases: list[Tensor],
-    layers: list[Geometry],
-    units: list[_Units | None],
-    iterations: int,
-    lr: float,
-) -> Tensor:
-    """The best lower bounds of rows [P, B, R, out] that are met."""
-    slopes = {k: _Slopes(u.start) for k, u in enumerate(units) if u is not None and u.fixed is None}
-    best: Tensor | None = None
-    for t in range(1, iterations + 1):
-        made = [None if u is None else u.lines(slopes[k].alpha if k in slopes else u.start) for k, u in enumerate(units)]
-        chain = Chain(weights, biases, layers, made)
-        bounds, gradients = _bounds_and_gradients(chain, rows, x_L, x_U, wanted=t < iterations)
-        best = bounds if best is None else torch.maximum(best, bounds)
-        for k, gradient in gradients.items():
-            if k in slopes:
-                slopes[k].step(gradient, t, lr)
-        lr *= DECAY
-    assert best is not None
-    return best
+class _Ascent:
+    """A chain whose free lower slopes are optimised for every row and side anew."""
+
+    def __init__(
+        self,
+        weights: list[Tensor],
+        biases: list[Tensor],
+        lowers: list[Tensor],
+        uppers: list[Tensor],
+        lines: list[Tensor],
+        geometry: list[int],
+        leaks: list[float],
+        rule: str,
+        iterations: int,
+        lr: float,
+    ) -> None:
+        self.weights, self.biases, self.layers = weights, biases, decode(geometry)
+        self.iterations, self.lr = iterations, lr
+        self.units = [
+            None
+            if not layer.relu
+            else _Units.given(lines[k])
+            if lines[k].numel()
+            else _Units.free(lowers[k], uppers[k], leaks[k], rule)
+            for k, layer in enumerate(self.layers[:-1])
+        ]
+
+    def climb(self, rows: Tensor, x_L: Tensor, x_U: Tensor) -> tuple[Tensor, Function]:
+        """The best lower bounds of rows [P, B, R, out] that are met, and the functions of the input they come of."""
+        slopes = {k: _Slopes(u.start) for k, u in enumerate(self.units) if u is not None and u.fixed is None}
+        lr, best, functions = self.lr, None, None
+        for t in range(1, self.iterations + 1):
+            made = [
+                None if u is None else u.lines(slopes[k].alpha if k in slopes else u.start)
+                for k, u in enumerate(self.units)
+            ]
+            chain = Chain(self.weights, self.biases, self.layers, made)
+            bounds, found, gradients = _bounds_and_gradients(chain, rows, x_L, x_U, wanted=t < self.iterations)
+            if best is None or functions is None:
+                best, functions = bounds, found
+            else:
+                better = bounds > best
+                best = torch.maximum(best, bounds)
+                functions = (
+                    torch.where(better[..., None], found[0], functions[0]),
+                    torch.where(better, found[1], functions[1]),
+                )
+            for k, gradient in gradients.items():
+                if k in slopes:
+                    slopes[k].step(gradient, t, lr)
+            lr *= DECAY
+        assert best is not None
+        assert functions is not None
+        return best, functions
 
 
 def _bounds_and_gradients(
     chain: Chain, rows: Tensor, x_L: Tensor, x_U: Tensor, wanted: bool
-) -> tuple[Tensor, dict[int, Tensor]]:
-    """Lower bounds [P, B, R] and, if wanted, by layer their derivatives by the lower slopes [P, B, R, n]."""
+) -> tuple[Tensor, Function, dict[int, Tensor]]:
+    """Lower bounds [P, B, R], their functions and, if wanted, by layer their derivatives by slopes [P, B, R, n]."""
     coefficients = {len(chain.layers) - 1: rows}  # on the outputs of each layer's activation
-    constant = rows.new_zeros(())
+    constants = {}
     for k, A, constant in chain.walk(rows):
-        coefficients[k - 1] = A
+        coefficients[k - 1], constants[k] = A, constant
     A = coefficients.pop(-1)
-    bounds = concretise(A, constant, x_L, x_U)
+    bounds = concretise(A, constants[0], x_L, x_U)
     gradients: dict[int, Tensor] = {}
     if not wanted:
-        return bounds, gradients
+        return bounds, (A, constants[0]), gradients
     values = torch.where(A >= 0, x_L[:, :, None], x_U[:, :, None])
     for k, layer in enumerate(chain.layers[:-1]):
         flat = affine.forward(values.flatten(1, 2), chain.weights[k], layer)
@@ -163,7 +218,7 @@ def _bounds_and_gradients(
             gradients[k] = coefficients[k].clamp(min=0) * values
             slope = torch.where(below, lower_slope, upper_slope)
             values = slope * values + torch.where(below, lower_intercept, upper_intercept)
-    return bounds, gradients
+    return bounds, (A, constants[0]), gradients
 
 
 def _fake(

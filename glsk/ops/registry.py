@@ -12,26 +12,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from glsk import backends
+from glsk.ops import gradient
 from glsk.ops.full_float32 import full_float32
-from glsk.ops.once import once
 
 Function = Callable[..., Any]
 
 
-class _Library(torch.library.Library):
-    """Refuses forward-mode derivatives in the autograd kernels that PyTorch makes, which would drop them silently."""
-
-    def impl(self, op_name: Any, fn: Function, dispatch_key: str = "", **options: Any) -> Any:
-        if dispatch_key == "Autograd":
-            fn = _without_tangents(op_name, fn)
-        return super().impl(op_name, fn, dispatch_key, **options)
-
-
-LIBRARY = _Library("glsk", "DEF")
+LIBRARY = torch.library.Library("glsk", "DEF")
 
 
 class Op:
@@ -58,7 +48,6 @@ class Op:
         differentiable: bool = True,
     ) -> None:
         self.name, self.reference, self.check = name, reference, check
-        self._saves_outputs, self._differentiable = saves_outputs, differentiable
         self._implementations: dict[str, Function] = {"reference": reference}
         self._backwards: dict[str, Function] = {}
         # Not torch.library.custom_op: its checks of every call cost more than a small kernel.
@@ -70,8 +59,9 @@ class Op:
             return fake(*args[:-1])
 
         torch.library.register_fake(f"glsk::{name}", checked_fake, lib=LIBRARY)
-        torch.library.register_autograd(f"glsk::{name}", self._backward, setup_context=self._save, lib=LIBRARY)
         self._overload = getattr(torch.ops.glsk, name).default
+        kernel = gradient.kernel(self._overload, self._backward if differentiable else None, saves_outputs)
+        LIBRARY.impl(name, kernel, "Autograd", with_keyset=True)
         self.__doc__ = reference.__doc__
 
     def implement(self, backend: str) -> Callable[[Function], Function]:
@@ -122,51 +112,31 @@ class Op:
             result = implementation(*operands)
         return tree_map_only(Tensor, Tensor.contiguous, result)  # the strides that the fake promises
 
-    def _save(self, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        leaves, ctx.spec = tree_flatten(list(inputs[:-1]))
-        # (constant, None) or, for a tensor, (None, whether it wants a gradient)
-        ctx.leaves = [(None, leaf.requires_grad) if isinstance(leaf, Tensor) else (leaf, None) for leaf in leaves]
-        ctx.backend = inputs[-1]
-        outputs = (output if isinstance(output, tuple) else (output,)) if self._saves_outputs else ()
-        ctx.outputs = len(outputs)
-        ctx.save_for_backward(*[leaf for leaf in leaves if isinstance(leaf, Tensor)], *outputs)
-
-    def _backward(self, ctx: Any, *grads: Tensor) -> Any:
-        if not self._differentiable:
-            raise NotImplementedError(f"glsk.{self.name}: its result is optimised and has no gradient")
-        split = len(ctx.saved_tensors) - ctx.outputs
-        saved, outputs = ctx.saved_tensors[:split], ctx.saved_tensors[split:]
-        unsaved = iter(saved)
-        leaves = [next(unsaved) if kept is not None else leaf for leaf, kept in ctx.leaves]
-        needs = [bool(kept) for _, kept in ctx.leaves if kept is not None]
-        fused = self._backwards.get(_resolve(ctx.backend, saved[0]))
-        with _as_written(saved[0]):
-            if fused is None:
-                found = self._reference_gradient(ctx, leaves, needs, grads)
-            else:
-                with torch.no_grad():
-                    operands = tree_unflatten([t.detach() if isinstance(t, Tensor) else t for t in leaves], ctx.spec)
-                    contiguous = tuple(grad.contiguous() for grad in grads)
-                    found = fused(operands, tuple(t.detach() for t in outputs), contiguous, needs)
-        if torch.is_grad_enabled():  # create_graph=True, or torch.func
-            found = once(f"glsk.{self.name}", found, [*saved, *grads])
-        gradients = iter(found)
-        flat = [next(gradients) if isinstance(leaf, Tensor) else None for leaf in leaves]
-        structured, operands = tree_unflatten(flat, ctx.spec), tree_unflatten(leaves, ctx.spec)
-        # An empty list of tensors wants an empty list back.
-        return *[g if _holds_tensors(o) or o == [] else None for o, g in zip(operands, structured, strict=True)], None
+    def _backward(
+        self,
+        operands: list[Any],
+        backend: str,
+        outputs: tuple[Tensor, ...],
+        grads: tuple[Tensor, ...],
+        needs: list[bool],
+    ) -> Sequence[Tensor | None]:
+        fused = self._backwards.get(_resolve(backend, operands[0]))
+        with _as_written(operands[0]):
+            if fused is not None:
+                return fused(operands, outputs, tuple(grad.contiguous() for grad in grads), needs)
+            return self._reference_gradient(operands, grads, needs)
 
     def _reference_gradient(
-        self, ctx: Any, leaves: list[Any], needs: list[bool], grads: tuple[Tensor, ...]
+        self, operands: list[Any], grads: tuple[Tensor, ...], needs: list[bool]
     ) -> list[Tensor | None]:
         """The reference, run again with gradients: a forward without a backward of its own stores nothing for it."""
         wants = iter(needs)
-        leaves = [t.detach().requires_grad_(next(wants)) if isinstance(t, Tensor) else t for t in leaves]
+        operands = tree_map_only(Tensor, lambda t: t.detach().requires_grad_(next(wants)), operands)
         with torch.enable_grad():
-            outputs = self.reference(*tree_unflatten(leaves, ctx.spec))
+            outputs = self.reference(*operands)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         used = [(out, grad) for out, grad in zip(outputs, grads, strict=True) if out.requires_grad]
-        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        tensors = [leaf for leaf in tree_leaves(operands) if isinstance(leaf, Tensor)]
         found = iter(_gradients(used, [leaf for leaf in tensors if leaf.requires_grad]))
         return [next(found) if leaf.requires_grad else None for leaf in tensors]
 
@@ -187,22 +157,7 @@ def _as_written(like: Tensor) -> Iterator[None]:
             yield
 
 
-def _without_tangents(name: Any, kernel: Function) -> Function:
-    def checked(keyset: Any, *args: Any, **options: Any) -> Any:
-        if forward_ad._current_level >= 0 and any(
-            isinstance(leaf, Tensor) and forward_ad.unpack_dual(leaf).tangent is not None for leaf in tree_leaves(args)
-        ):
-            raise NotImplementedError(f"glsk.{name}: no forward-mode derivatives; use reverse mode (backward, grad)")
-        return kernel(keyset, *args, **options)
-
-    return checked
-
-
 def _gradients(used: list[tuple[Tensor, Tensor]], wanted: list[Tensor]) -> Sequence[Tensor | None]:
     if not used:
         return [None] * len(wanted)
     return torch.autograd.grad([out for out, _ in used], wanted, [grad for _, grad in used], allow_unused=True)
-
-
-def _holds_tensors(operand: Any) -> bool:
-    return any(isinstance(leaf, Tensor) for leaf in tree_leaves(operand))

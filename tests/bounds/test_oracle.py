@@ -61,9 +61,7 @@ def _assert_equals_the_oracle(method: str, case: Case) -> None:
         return
     *hidden, output = _expected(case, method)
     assert_bounds_close(case.bounds(method, prune=False), output, 1e-11)
-    affine = [
-        name for name, module in case.net.named_children() if isinstance(module, AFFINE)
-    ]
+    affine = [name for name, module in case.net.named_children() if isinstance(module, AFFINE)]
     for name, bounds in case.hidden(method).items():
         assert_bounds_close(bounds, hidden[affine.index(name)], 1e-11)
 

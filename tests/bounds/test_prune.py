@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 
 import glsk
-from glsk import bounds
+from glsk import bounds, box
+from glsk.query_options import QueryOptions
 from tests.chains import Case, cases
 from tests.support import CPU_BACKENDS, METHODS, assert_bounds_close, scale
 
@@ -13,7 +14,8 @@ from tests.support import CPU_BACKENDS, METHODS, assert_bounds_close, scale
 def _pruned_layers(case: Case, backend: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """What CROWN's passes give for each hidden layer when they may prune."""
     module = glsk.BoundedModule(case.net, case.input_shape)
-    query = module._query(None, None, None, case.x_L, case.x_U, None, case.params, backend, True, True, 1 << 30, True)
+    ends = box.resolve(module.chain, None, None, None, case.x_L, case.x_U, True)
+    query = module._query(module.chain, ends, None, case.params, QueryOptions(backend, prune=True))
     *hidden, _ = bounds.get("CROWN")(query)
     return [found for found, layer in zip(hidden, query.layers, strict=False) if layer.relu]
 

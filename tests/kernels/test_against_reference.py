@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import glsk
 from glsk import ops
+from glsk.geometry import encode
 from tests.support import METHODS, assert_bounds_close, assert_close
 from tests.waits import no_waits
 
@@ -62,6 +63,10 @@ class Query:
         x = torch.rand(2, *shape, generator=generator)
         self.box = {"x_L": (x - 0.2).to(DEVICE), "x_U": (x + 0.1).to(DEVICE)}
         self.C = torch.randn(2, 3, self.bounded.chain.num_outputs, generator=generator).to(DEVICE)
+
+    def bounded_params(self) -> dict[str, Tensor]:
+        """The population by name."""
+        return glsk.population.unflatten(self.bounded.chain, self.params)
 
     def bounds(self, method: str, backend: str, dtype: torch.dtype, **options: object) -> tuple[Tensor, Tensor]:
         box = {name: value.to(dtype) for name, value in self.box.items()}
@@ -215,6 +220,73 @@ def test_an_empty_batch_of_members_or_samples_launches_nothing() -> None:
     empty = torch.zeros(1, 0, 3, device=DEVICE)
     lower, upper = ops.ibp_affine(empty, empty, weight, bias, list(linear(3, 4, relu=False)), False, backend="triton")
     assert lower.shape == upper.shape == (2, 0, 4)
+
+
+def a_pass(name: str) -> dict[str, object]:
+    """Arguments of a pass over a whole network, float64."""
+    case = query(name)
+    population = glsk.population.assemble(case.bounded.chain, case.bounded_params())
+    layers, bounds = case.bounded.chain.geometry, []
+    for layer in layers[:-1]:
+        lower = torch.randn(2, 2, layer.out_features, dtype=torch.float64, device=DEVICE)
+        bounds.append((lower, lower + 2 * torch.rand_like(lower)) if layer.relu else (lower.new_empty(0),) * 2)
+    return {
+        "x_L": case.box["x_L"].double().flatten(1)[None],
+        "x_U": case.box["x_U"].double().flatten(1)[None],
+        "weights": [w.double() for w in population.weights],
+        "biases": [b.double() for b in population.biases],
+        "lowers": [lower for lower, _ in bounds],
+        "uppers": [upper for _, upper in bounds],
+        "lines": [bounds[0][0].new_empty(0)] * len(bounds),
+        "C": case.C.double(),
+        "known_lower": None,
+        "known_upper": None,
+        "geometry": encode(layers),
+        "leaks": [0.0] * len(layers),
+        "rule": "adaptive",
+        "bound_upper": True,
+    }
+
+
+def assert_pass_agrees(arguments: dict[str, object]) -> None:
+    single = torch.utils._pytree.tree_map_only(Tensor, Tensor.float, arguments)
+    found = ops.crown_pass(*single.values(), backend="triton")
+    assert_bounds_close(found, ops.crown_pass.reference(*arguments.values()), TOLERANCE)
+
+
+@pytest.mark.parametrize("leak", [0.0, 0.3])
+@pytest.mark.parametrize("rule", ["adaptive", "parallel", "mask"])
+@pytest.mark.parametrize("name", ["linear layers", "no ReLU between, stride above kernel"])
+def test_lines_by_every_rule(name: str, rule: str, leak: float) -> None:
+    arguments = a_pass(name)
+    arguments["rule"] = rule
+    arguments["leaks"] = [leak] * len(arguments["leaks"])
+    assert_pass_agrees(arguments)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 1), (1, 2, 1), (2, 2, 3)])
+@pytest.mark.parametrize("name", ["linear layers", "strides and paddings"])
+def test_given_lines(name: str, shape: tuple[int, int, int]) -> None:
+    """For all rows alike by the kernel, and each row its own by the reference; the last layer's by a rule."""
+    arguments = a_pass(name)
+    for k, lower in enumerate(arguments["lowers"][:-1]):
+        if lower.numel():
+            arguments["lines"][k] = torch.randn(*shape, 4, lower.shape[2], dtype=torch.float64, device=DEVICE)
+    assert_pass_agrees(arguments)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+@pytest.mark.parametrize("rule", ["adaptive", "parallel", "mask"])
+def test_a_bound_that_is_not_finite_poisons_its_member_and_sample(rule: str, value: float) -> None:
+    arguments = a_pass("linear layers")
+    arguments["rule"] = rule
+    arguments["lowers"][0][1, 0, 3] = -value
+    single = torch.utils._pytree.tree_map_only(Tensor, Tensor.float, arguments)
+    for bound in ops.crown_pass(*single.values(), backend="triton"):
+        assert bound[1, 0].isnan().all()
+        assert bound[0].isfinite().all()
+        assert bound[1, 1].isfinite().all()
 
 
 @pytest.mark.skipif(DEVICE != "cpu", reason="tests/cuda/test_device.py sees the real waits")

@@ -74,10 +74,38 @@ def samples(op: Op) -> Iterator[tuple[Any, ...]]:
         yield *first, None, *known, encode([CONV, HIDDEN]), plain[:2], "adaptive", True
         yield *box, weights[:1], biases[:1], [], [], [], None, None, None, encode([CONV]), [0.0], "adaptive", True
         straight = encode([CONV._replace(relu=0), HIDDEN])
-        yield *box, weights[:2], biases[:2], [none], [none], [none], None, None, None, straight, [0.0, 0.0], "mask", True
+        yield (
+            *box,
+            weights[:2],
+            biases[:2],
+            [none],
+            [none],
+            [none],
+            None,
+            None,
+            None,
+            straight,
+            [0.0, 0.0],
+            "mask",
+            True,
+        )
         for shape in ((P, B, 2), (1, 1, 1), (P, 1, 2), (1, B, 1)):
             given = [torch.randn(*shape, 4, layer.out_features, dtype=torch.float64) for layer in (CONV, HIDDEN)]
-            yield *box, weights, biases, [none] * 2, [none] * 2, given, C, None, None, everything, plain, "adaptive", True
+            yield (
+                *box,
+                weights,
+                biases,
+                [none] * 2,
+                [none] * 2,
+                given,
+                C,
+                None,
+                None,
+                everything,
+                plain,
+                "adaptive",
+                True,
+            )
         mixed = [given[0], none], [none, lowers[1]], [none, uppers[1]]
         yield *box, weights, biases, *mixed[1:], mixed[0], C, None, None, everything, leaks, "parallel", True
     elif op is ops.optimised_pass:

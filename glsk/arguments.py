@@ -1,0 +1,93 @@
+"""Readers of arguments: each returns the plain value, or raises one short error that names the argument."""
+
+import math
+import numbers
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.parameter import is_lazy
+
+FLOATS = (torch.float32, torch.float64)
+
+_LONGEST = 60
+
+
+def describe(value: object) -> str:
+    """A value in a few words: never a whole tensor, never more than one line."""
+    if isinstance(value, Tensor):
+        return "a tensor" if is_lazy(value) else f"a tensor {list(value.shape)} of {value.dtype}"
+    if isinstance(value, numbers.Number | str | bytes | type(None)):
+        return _short(repr(value))
+    if isinstance(value, tuple | list) and len(value) <= 4:
+        inner = ", ".join(describe(v) for v in value)
+        return f"({inner})" if len(inner) <= 2 * _LONGEST else f"{type(value).__name__} of length {len(value)}"
+    return f"{type(value).__name__} of length {len(value)}" if isinstance(value, tuple | list) else type(value).__name__
+
+
+def listed(names: Iterable[object], most: int = 3) -> str:
+    """The first few names, and how many there are beyond them."""
+    names = list(names)
+    shown = ", ".join(_short(repr(name)) for name in names[:most])
+    return f"[{shown}]" if len(names) <= most else f"[{shown}, and {len(names) - most} more]"
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def flag(name: str, value: object) -> bool:
+    """A bool of Python or NumPy. Raises TypeError: 0, 1 and "no" are not accepted."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name}: expected True or False, got {describe(value)}")
+    return bool(value)
+
+
+def is_number(value: object) -> bool:
+    """Whether this is a real number of Python or NumPy; a bool is not."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def number(name: str, value: object) -> float:
+    """A finite real number. Raises TypeError or ValueError."""
+    if not is_number(value):
+        raise TypeError(f"{name}: expected a number, got {describe(value)}")
+    try:
+        found = float(value)  # type: ignore[arg-type]
+    except OverflowError:
+        found = math.inf
+    if not math.isfinite(found):
+        raise ValueError(f"{name}: must be finite, got {describe(value)}")
+    return found
+
+
+def whole_number(name: str, value: object, least: int, what: str = "whole number") -> int:
+    """A whole number of at least ``least``. Raises TypeError or ValueError."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name}: expected a {what}, got {type(value).__name__}")
+    if value < least:
+        raise ValueError(f"{name}: expected at least {least}, got {describe(value)}")
+    return int(value)
+
+
+def dense(name: str, value: object, dtypes: tuple[torch.dtype, ...] | None, wanted: str) -> Tensor:
+    """A tensor that holds its values one by one, of one of the dtypes (None: of any). Raises TypeError."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}")
+    if is_lazy(value):
+        raise TypeError(f"{name}: the tensor is not initialised yet")
+    if value.is_nested or value.layout is not torch.strided:
+        raise TypeError(f"{name}: expected a dense tensor, got {'nested' if value.is_nested else value.layout}")
+    if value.is_quantized or (dtypes is not None and value.dtype not in dtypes):
+        raise TypeError(f"{name}: expected {wanted}, got {value.dtype}")
+    return value
+
+
+def with_values(name: str, value: object, dtypes: tuple[torch.dtype, ...] = FLOATS, wanted: str = "") -> Tensor:
+    """:func:`dense`, and not on the meta device. Raises TypeError or ValueError."""
+    found = dense(name, value, dtypes, wanted or "float32 or float64")
+    if found.device.type == "meta":
+        raise ValueError(f"{name}: a tensor on the meta device holds no values")
+    return found
