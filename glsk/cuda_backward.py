@@ -1,6 +1,6 @@
 """Gradients of the ``cuda`` backend's ops: launchers of csrc/cuda/*_backward.cu.
 
-Each takes an op's operands, its outputs, their upstream gradients (None or empty for zero) and, of every tensor among
+Each takes an op's operands, its outputs, their upstream gradients (empty for zero) and, of every tensor among
 the operands, whether it wants a gradient; it returns one for each of those tensors, or None.
 """
 
@@ -21,12 +21,12 @@ Gradients = list[Tensor | None]
 
 @ops.crown_pass.implement_backward("cuda")
 def crown_pass(
-    operands: list[Any], outputs: tuple[Tensor, ...], grads: tuple[Tensor | None, ...], needs: list[bool]
+    operands: list[Any], outputs: tuple[Tensor, ...], grads: tuple[Tensor, ...], needs: list[bool]
 ) -> Gradients:
     """The gradient of a pass (csrc/cuda/pass_general_backward.cu): no tape, the same bits every time."""
     x_L, x_U, weights, biases, lowers, uppers, lines, C, known_lower, known_upper, geometry, leaks, rule, _ = operands
     if len(weights) > cuda._CUDA.max_layers:
-        return by_autograd(ops.crown_pass.reference, operands, grads, needs)
+        return ops.crown_pass._reference_gradient(operands, grads, needs)
     wanted = _Wanted(operands[:10], needs)
     sides = [_given(grad) for grad in grads]
     known: list[Tensor | None] = [None, None]
@@ -90,7 +90,7 @@ def pass_workspace(layers: tuple[Geometry, ...], spec_rows: int | None, dtype: t
 
 @ops.ibp_affine.implement_backward("cuda")
 def ibp_affine(
-    operands: list[Any], outputs: tuple[Tensor, ...], grads: tuple[Tensor | None, ...], needs: list[bool]
+    operands: list[Any], outputs: tuple[Tensor, ...], grads: tuple[Tensor, ...], needs: list[bool]
 ) -> Gradients:
     """The gradient of an interval step (csrc/cuda/ibp_backward.cu)."""
     lower, upper, weight, bias, geometry, relu, *leak = operands
@@ -122,29 +122,6 @@ def ibp_affine(
     return wanted.in_shape([*found, *_split(parameters, sizes)])
 
 
-def by_autograd(reference: Any, operands: list[Any], grads: tuple[Tensor | None, ...], needs: list[bool]) -> Gradients:
-    """Of an op that no kernel serves: through its reference."""
-    flags = iter(needs)
-    used: Gradients = []
-
-    def leaf(value: Any) -> Any:
-        if isinstance(value, list):
-            return [leaf(v) for v in value]
-        if not isinstance(value, Tensor):
-            return value
-        used.append(value.detach().requires_grad_(next(flags)))
-        return used[-1]
-
-    with torch.enable_grad():
-        made = reference(*[leaf(operand) for operand in operands])
-    pairs = [(m, g) for m, g in zip(made, grads, strict=True) if m.requires_grad and _given(g) is not None]
-    asked = [t for t in used if t is not None and t.requires_grad]
-    if not pairs or not asked:
-        return [None] * len(used)
-    found = iter(torch.autograd.grad([m for m, _ in pairs], asked, [g for _, g in pairs], allow_unused=True))
-    return [next(found) if t is not None and t.requires_grad else None for t in used]
-
-
 class _Wanted:
     """The tensors among an op's operands, and which of them want a gradient."""
 
@@ -174,8 +151,8 @@ def _fit(grad: Tensor, tensor: Tensor) -> Tensor | None:
     return grad.sum_to_size(tensor.shape)
 
 
-def _given(grad: Tensor | None) -> Tensor | None:
-    return grad if grad is not None and grad.numel() else None
+def _given(grad: Tensor) -> Tensor | None:
+    return grad if grad.numel() else None
 
 
 def _split(flat: Tensor | None, sizes: list[int]) -> Iterator[Tensor | None]:

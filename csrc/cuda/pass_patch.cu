@@ -254,7 +254,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
         const std::int64_t pair = first_pair + block_index() / pass.chunks;
         float* out = static_cast<float*>(upper ? pass.upper : pass.lower) + pair * pass.rows;
         out[(row.channel * second.out_height + row.y) * second.out_width + row.x] =
-            upper ? middle + radius : middle - radius;
+            upper ? middle + radius : middle - radius;  // to the pass above an infinite one is no bound
     }
 }
 
