@@ -144,7 +144,8 @@ def table() -> Iterator[str]:
 def gradients() -> Iterator[str]:
     """The table of the fused gradients: of every hidden layer's rows, both sides, and of the margins' lower bounds."""
     yield (
-        "| gradient of | lanes | useful MFLOP | executed MFLOP | HBM, kB | L2, MB | predicted ns (bound by) | measured ns |"
+        "| gradient of | lanes | useful MFLOP | executed MFLOP | HBM, kB | L2, MB "
+        "| predicted ns (bound by) | measured ns |"
     )
     yield "|---|---|---|---|---|---|---|---|"
     for net in ("cnn3", "cnn5"):
