@@ -126,7 +126,6 @@ struct Image {
             float(*const to[4])[4] = {&slot[c][0], &slot[c][1], &slot[c][2], &late[c]};
             const float(*const sums[4])[4] = {&slot[c][1], &slot[c][2], &begun, &late[c]};
             multiply(to, sums, fragment, b);
-            __syncwarp();  // what the row's pairs began with has been read before other lanes' sums take its place
             finish_pair(c, x, turn, slot[c][0]);
         }
         turn = turn == 2 ? 0 : turn + 1;
@@ -134,7 +133,7 @@ struct Image {
 
     // After the row's last pixel, x1 - 1.
     __device__ __forceinline__ void end_row(int x1) {
-        __syncwarp();  // as in pixel: the row may have had none
+        __syncwarp();  // as in walk_row: the row may have had no pixel
 #pragma unroll
         for (int c = 0; c < CHANNELS; ++c) {
             if (c >= channels()) break;
