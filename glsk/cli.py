@@ -1,17 +1,19 @@
 """The command line: ``glsk train``, ``glsk certify``, ``glsk bounds`` and ``glsk info``."""
 
-import functools
 import json
-import sys
-from collections.abc import Callable
+import math
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from glsk.errors import GlskError
+from glsk.cli_errors import Group, one_line_errors, say, show
+from glsk.training.stopping import deferred, ends_on_signals
 
 app = typer.Typer(
+    cls=Group,
     help="Certified training of ReLU networks with PGPE and tight convex relaxations.",
     no_args_is_help=True,
     add_completion=False,
@@ -21,33 +23,16 @@ app = typer.Typer(
 _Data = Annotated[str | None, typer.Option("--data", help="Folder with the data files, or an .npz. Else $GLSK_DATA.")]
 _Backend = Annotated[str | None, typer.Option(help="auto, reference, cpu, triton or cuda.")]
 _Device = Annotated[str | None, typer.Option(help="cpu, cuda, or one of several GPUs: cuda:1.")]
-_Threads = Annotated[int | None, typer.Option(help="CPU threads; 0 leaves PyTorch's default.")]
-
-
-def _one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Expected errors become one line on standard error and exit code 2; an interrupt, code 130."""
-
-    @functools.wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except (GlskError, ValueError, OSError) as error:
-            print(f"glsk: error: {' '.join(str(error).split())}", file=sys.stderr)
-            raise typer.Exit(2) from error
-        except RuntimeError as error:
-            if type(error).__name__ != "OutOfMemoryError":  # PyTorch's, which may not have been imported
-                raise
-            print(f"glsk: error: {' '.join(str(error).split())} (smaller batches need less)", file=sys.stderr)
-            raise typer.Exit(2) from error
-        except KeyboardInterrupt as error:
-            print("glsk: interrupted; a training run goes on with --resume", file=sys.stderr)
-            raise typer.Exit(130) from error
-
-    return wrapped
+_Threads = Annotated[int | None, typer.Option(help="CPU threads; 0 leaves PyTorch's default.", min=0, max=4096)]
+_Dtype = Annotated[
+    str,
+    typer.Option(help="float64 decides far above its rounding; float32 is an estimate (rounding may certify wrongly)."),
+]
 
 
 @app.command()
-@_one_line_errors
+@one_line_errors("interrupted; a training run goes on with --resume")
+@ends_on_signals
 def train(
     preset: Annotated[str, typer.Option(help="Settings to start from; an unknown name lists them all.")] = "quick",
     out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/<preset>.")] = None,
@@ -76,13 +61,12 @@ def train(
     ] = None,
 ) -> None:
     """Train a network: PGD warm start, then PGPE (or the gradient) on the robust loss; then print the accuracies."""
-    from rich.console import Console
-
-    from glsk.certify import evaluation_table
-    from glsk.training.config import parse_setting
-    from glsk.training.loop import read_config
-    from glsk.training.loop import train as run
-    from glsk.training.presets import preset as settings
+    with deferred():  # a module that is stopped while it is imported answers in its own way
+        from glsk.certify import evaluation_table
+        from glsk.training.config import parse_setting
+        from glsk.training.loop import read_config
+        from glsk.training.loop import train as run
+        from glsk.training.presets import preset as settings
 
     values = {
         "dataset": dataset,
@@ -105,7 +89,7 @@ def train(
     }
     given = {name: value for name, value in values.items() if value is not None}
     if eps is not None:
-        given.update([parse_setting(f"eps={eps}")])
+        given["eps"] = _radius(eps)
     given.update(parse_setting(text) for text in setting or [])
     if data is not None and data.endswith(".npz") and not resume:
         given.setdefault("dataset", data)  # found again by a resumed run
@@ -115,12 +99,12 @@ def train(
     title = f"{config.model} on {config.dataset}, eps {config.eps:g}"
     if config.algorithm != "none":
         title += f", trained with {config.method}"
-    Console().print(evaluation_table(results, title))
-    print(f"weights: {folder / 'weights.safetensors'}")
+    _print([evaluation_table(results, title)])
+    show(f"weights: {folder / 'weights.safetensors'}\n")
 
 
 @app.command()
-@_one_line_errors
+@one_line_errors()
 def certify(
     weights: Annotated[Path, typer.Argument(help="Weights or checkpoint, safetensors.")],
     model: Annotated[str | None, typer.Option(help="cnn3 or cnn5, if the file does not say.")] = None,
@@ -132,16 +116,18 @@ def certify(
     attack_steps: Annotated[int, typer.Option(help="PGD steps.", min=0)] = 40,
     restarts: Annotated[int, typer.Option(help="PGD restarts; 0 for no attack.", min=0)] = 3,
     batch_size: Annotated[int, typer.Option(help="Samples at a time.", min=1)] = 256,
-    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    dtype: _Dtype = "float64",
     seed: Annotated[int, typer.Option(help="Of the attack.")] = 0,
     backend: _Backend = None,
     device: _Device = None,
     threads: _Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Natural, PGD-adversarial and certified accuracy of a network on test images."""
-    from rich.console import Console
+    """Natural, PGD-adversarial and certified accuracy of a network on test images.
 
+    Certified means: the lower bounds of all margins on the eps-ball, in float64, exceed 1e-9 of the largest logit (or
+    1e-9). That is about the network in exact arithmetic; rounding is left a wide margin, but is not bounded rigorously.
+    """
     import glsk
     from glsk.certify import evaluate, evaluation_table
 
@@ -162,20 +148,21 @@ def certify(
         seed=seed,
     )
     if as_json:
-        print(json.dumps(result.to_dict(), indent=1))
+        show(json.dumps(result.to_dict(), indent=1) + "\n")
     else:
         title = f"{weights}, {result.samples} images of {test.name}, eps {radius:g}"
-        Console().print(evaluation_table({"": result}, title))
+        _print([evaluation_table({"": result}, title)])
+    if not restarts:
+        say("note: without restarts no adversarial accuracy was measured")
     if result.contradictions:
-        print(
-            f"glsk: warning: {result.contradictions} samples are certified although PGD breaks them; their margins are "
-            "0 but for rounding, try --dtype float64",
-            file=sys.stderr,
+        say(
+            f"warning: {result.contradictions} samples are certified although PGD breaks them; their margins are "
+            "0 but for rounding, decide in float64 (the default)"
         )
 
 
 @app.command()
-@_one_line_errors
+@one_line_errors()
 def bounds(
     weights: Annotated[Path, typer.Argument(help="Weights or checkpoint, safetensors.")],
     index: Annotated[int, typer.Option(help="Which test image.", min=0)] = 0,
@@ -184,14 +171,15 @@ def bounds(
     dataset: Annotated[str | None, typer.Option(help="Default: the one the file names.")] = None,
     data: _Data = None,
     eps: Annotated[str | None, typer.Option(help="Default: the one the file names, else 0.1.")] = None,
-    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    dtype: _Dtype = "float64",
     backend: _Backend = None,
     threads: _Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Bounds of one test image: its margins, and how tight each layer's bounds are."""
-    from rich.console import Console
+    """Bounds of one test image: its margins, and how tight each layer's bounds are.
 
+    Certified means what it means for certify.
+    """
     from glsk.certify.inspect import inspect_sample, sample_tables
 
     net, radius, test = _load(weights, model, dataset, data, eps, threads)
@@ -207,19 +195,18 @@ def bounds(
         backend=backend or "auto",
     )
     if as_json:
-        print(json.dumps(found, indent=1))
+        show(json.dumps(found, indent=1) + "\n")
     else:
-        for table in sample_tables(found):
-            Console().print(table)
+        _print(sample_tables(found))
 
 
 @app.command()
-@_one_line_errors
+@one_line_errors()
 def info() -> None:
     """Versions, devices, and which backends are here, and why not."""
     from glsk.info import report
 
-    print(report())
+    show(f"{report()}\n")
 
 
 def _load(
@@ -229,22 +216,47 @@ def _load(
     import torch
 
     from glsk.data import NAMES, load
-    from glsk.training.config import parse_setting
     from glsk.training.weights import load_weights
 
+    radius = None if eps is None else _radius(eps)
     if threads:
         torch.set_num_threads(threads)
     net, description = load_weights(weights, model)
     named = description.dataset if description is not None and description.dataset in NAMES else "mnist-5k"
     test = load(dataset or named, data)
-    if eps is not None:
-        radius = parse_setting(f"eps={eps}")[1]
-    else:
+    if radius is None:
         radius = description.eps if description is not None else 0.1
     expected = description.input_shape if description is not None else None
     if expected is not None and expected != test.input_shape:
         raise ValueError(f"{weights}: takes images {expected}, {test.name} has {test.input_shape}")
-    return net, radius, test
+    outputs = [layer.out_features for layer in net if isinstance(layer, torch.nn.Linear)][-1]
+    largest = int(test.y_test.max())
+    if largest >= outputs:
+        raise ValueError(f"{weights}: tells {outputs} classes apart, {test.name} has label {largest}")
+    return net, radius, replace(test, num_classes=outputs)
+
+
+def _radius(text: str) -> float:
+    """A perturbation size such as 0.1 or 2/255. Raises ValueError."""
+    numerator, slash, denominator = text.partition("/")
+    try:
+        radius = float(numerator) / (float(denominator) if slash else 1.0)
+    except (ValueError, ZeroDivisionError) as error:
+        raise ValueError(f"--eps: cannot read {text!r} ({error}); give a number such as 0.1 or 2/255") from error
+    if not (math.isfinite(radius) and radius >= 0):
+        raise ValueError(f"--eps: must be finite and >= 0, got {text!r}")
+    return radius
+
+
+def _print(tables: Iterable[Any]) -> None:
+    """Rich tables on standard output, where a closed pipe is an exception and not rich's own exit."""
+    from rich.console import Console
+
+    console = Console()
+    with console.capture() as captured:
+        for table in tables:
+            console.print(table)
+    show(captured.get())
 
 
 def _dtype(name: str) -> Any:

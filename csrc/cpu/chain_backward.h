@@ -79,9 +79,6 @@ class ChainGradient {
   // ---- memory ----
 
   bool boxed() const { return d.x_lower || d.x_upper; }
-  bool interval() const { return a.method == IBP_METHOD || a.method == CROWN_IBP_METHOD || a.method == HBOX_METHOD; }
-  // Methods that send intervals through the layers need the box of every layer's inputs, the others of the first one's.
-  bool box_needed(int j) const { return j == 0 || interval(); }
 
   template <class Take>
   void lay_out(const Take& take) {
@@ -93,8 +90,8 @@ class ChainGradient {
       for (T** to : some)
         take(to, j < last ? int64_t(g.outputs()) * L : 0);
       T** const more[] = {&places[j].center, &places[j].radius};
-      for (T** to : more) take(to, box_needed(j) ? int64_t(g.inputs()) * L : 0);
-      const bool passed_back = j ? interval() : boxed();
+      for (T** to : more) take(to, chain.interval(j) ? int64_t(g.inputs()) * L : 0);
+      const bool passed_back = j ? chain.interval(j) : boxed();
       take(&places[j].packed, passed_back ? int64_t(g.kh) * g.kw * g.cout * gather_pitch(g) : 0);
       const bool lined = chain.plans[last] && j < last && g.relu && chain.rule() != MASK;
       sums[j].both = chain.rule() == PARALLEL;
@@ -184,7 +181,7 @@ class ChainGradient {
         clear(sums[j].by_unit, int64_t(n) * sums[j].quantities());
         clear(sums[j].by_sample, int64_t(n) * sums[j].quantities());
       }
-      if (box_needed(j + 1)) propagate(j);
+      if (chain.interval(j + 1)) propagate(j);
     }
     const int64_t out = (p * a.samples + b) * a.rows;
     load_lanes<T>(d.d_lower + out, d.d_upper ? d.d_upper + out : d.d_lower + out, a.rows, count, out_lower, out_upper);
@@ -300,7 +297,7 @@ class ChainGradient {
     if (layer.g.relu && sums[j].by_unit) add_lines(j);
     if (a.method == HBOX_METHOD) {
       hbox_layer(j, count);
-    } else if (interval()) {
+    } else if (chain.interval(1)) {  // as the method does in every layer
       if (layer.g.relu)
         activation_backward<T>(at.lower, at.upper, layer.leak, layer.g.outputs(), by_center, by_radius, at.by_lower,
                                at.by_upper);
@@ -427,11 +424,25 @@ bool run_chain_backward(const ChainGradientArgs<T>& d) {
   const ChainArgs<T>& a = d.chain;
   const bool together = d.x_lower || d.x_upper || d.C;
   Crew<ChainGradient<T>, ChainGradientArgs<T>> crew(d, a.threads, a.threads);
-  if (!crew.ready) return false;
-  return run_groups<T>(a.members, a.samples, d.groups, together, a.threads, a.layers, d.layers, a.depth,
+  LayerGradient<T>* wanted = zeroed<LayerGradient<T>>(a.depth);
+  if (!crew.ready || !wanted) {
+    free(wanted);
+    return false;
+  }
+  const ChainPlans<T> plans(a);
+  for (int j = 0; j < a.depth; ++j) {
+    wanted[j] = d.layers[j];
+    wanted[j].inner = true;
+    wanted[j].radius = plans.interval(j) && !(j == a.depth - 1 && a.method == CROWN_IBP_METHOD);
+    wanted[j].own = plans.passed(j) && !(j == a.depth - 1 && a.C);
+  }
+  const bool done =
+      run_groups<T>(a.members, a.samples, d.groups, together, a.threads, a.layers, wanted, a.depth,
                        [&](int thread, int64_t p0, int64_t p1, int64_t t0, int64_t t1, const auto& sums_of) {
                          crew[thread].run(p0, p1, t0, t1, sums_of);
                        });
+  free(wanted);
+  return done;
 }
 
 }  // namespace GLSK_ISA

@@ -59,6 +59,11 @@ class ChainPlans {
     return k == a.depth - 1 || (a.method != CROWN_IBP_METHOD && a.layers[k].g.relu);
   }
 
+  // Whether intervals go through layer k: the first one's do in every method.
+  bool interval(int k) const {
+    return k == 0 || a.method == IBP_METHOD || a.method == CROWN_IBP_METHOD || a.method == HBOX_METHOD;
+  }
+
   Rule rule() const { return a.method == HBOX_METHOD ? MASK : a.method == DEEPZ_METHOD ? PARALLEL : ADAPTIVE; }
 
   void load_member(int64_t p) {

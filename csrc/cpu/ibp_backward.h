@@ -64,10 +64,9 @@ void ibp_layer_weights(const Geometry& g, const T* by_center, const T* by_radius
   constexpr int L = LANES<T>;
   const int64_t pixels = int64_t(g.oh) * g.ow, in_pixels = int64_t(g.h) * g.w;
   const Window out = {0, g.oh, 0, g.ow}, in = {0, g.h, 0, g.w};
-  if (sums.weight) {
-    Outer<T, 1, false>(g, {by_center, out, 1, pixels}, {center, in, 1, in_pixels}).add_to(sums.weight);
+  if (sums.weight) Outer<T, 1, false>(g, {by_center, out, 1, pixels}, {center, in, 1, in_pixels}).add_to(sums.weight);
+  if (sums.radius_weight)
     Outer<T, 1, false>(g, {by_radius, out, 1, pixels}, {radius, in, 1, in_pixels}).add_to(sums.radius_weight);
-  }
   if (sums.bias)
     for (int o = 0; o < g.cout; ++o) {
       Vec<T> sum = load<T>(sums.bias + o * L);

@@ -81,7 +81,9 @@ bool run_ibp_backward(const IbpGradientArgs<T>& d) {
   const bool together = (d.in_lower || d.in_upper) && !a.in_stride;
   Crew<IbpGradientWorker<T>, IbpGradientArgs<T>> crew(d, a.threads, a.threads);
   if (!crew.ready) return false;
-  return run_groups<T>(a.members, a.samples, d.groups, together, a.threads, &a.layer, &d.layer, 1,
+  LayerGradient<T> wanted = d.layer;
+  wanted.inner = wanted.radius = true;
+  return run_groups<T>(a.members, a.samples, d.groups, together, a.threads, &a.layer, &wanted, 1,
                        [&](int thread, int64_t p0, int64_t p1, int64_t t0, int64_t t1, const auto& sums_of) {
                          crew[thread].run(p0, p1, t0, t1, sums_of);
                        });

@@ -34,14 +34,14 @@ class OptimisedWorker {
     if (!sums || !ascents || !given.prepare(PassGradient<T>::bytes(given.plan()))) return false;
     pass = new (std::nothrow) PassGradient<T>(given.plan(), *given.tile, given.rest);
     int64_t total = 0;
-    for (int j = 0; j < inner; ++j) total += a.layers[j].g.relu ? a.layers[j].g.outputs() : 0;
+    for (int j = 0; j < inner; ++j) total += chosen(j) ? a.layers[j].g.outputs() : 0;
     units = zeroed<int>(total);
     lanes = allocate<T>((total * 10 + 2 * a.rows) * L);
     if (!pass || !units || !lanes) return false;
     T* at = lanes;
     int* listed = units;
     for (int j = 0; j < inner; ++j) {
-      if (!a.layers[j].g.relu) continue;
+      if (!chosen(j)) continue;
       const int64_t n = a.layers[j].g.outputs();
       Ascent<T>& s = ascents[j];
       s.units = listed;
@@ -63,7 +63,9 @@ class OptimisedWorker {
     given.load_samples(p, b, count);
     for (int j = 0; j + 1 < a.depth; ++j)
       if (ascents[j].units) load_ascent(j, p, b, count);
+    const bool each = given.lines_a_row();
     for (int row = 0; row < a.rows; ++row) {
+      if (each) given.load_lines(p, b, count, row);
       optimise(row, false, lower + row * L);
       if (a.upper) optimise(row, true, upper + row * L);
     }
@@ -82,6 +84,9 @@ class OptimisedWorker {
   Ascent<T>* ascents = nullptr;
   int* units = nullptr;
   T *lanes = nullptr, *lower, *upper;
+
+  // Whether layer j's slopes are free: lines that are given stay.
+  bool chosen(int j) const { return a.layers[j].g.relu && !a.inner[j].lines; }
 
   // Which units have a slope to choose, and CROWN's lines to come back to.
   void load_ascent(int j, int64_t p, int64_t b, int count) {
@@ -114,7 +119,7 @@ class OptimisedWorker {
     for (int j = 0; j + 1 < a.depth; ++j) reset(j);
     Vec<T> found = broadcast<T>(-T(__builtin_inf()));
     T rate = o.rate, power1 = 1, power2 = 1;
-    for (int i = 0; i <= o.iterations; ++i) {
+    for (int i = 1; i <= o.iterations; ++i) {
       const Vec<T> value = pass->evaluate(given.C(row), is_upper, sums);
       // A NaN stays: it says that something overflowed.
       found = value > found ? value : value == value ? found : value;
@@ -162,7 +167,7 @@ class OptimisedWorker {
       store<T>(s.second + unit * L, v);
       Vec<T> root, scaled = v * correction;
       for (int k = 0; k < L; ++k) root[k] = std::sqrt(scaled[k]);
-      Vec<T> slope = load<T>(lines + 4 * unit * L) + m * rate / (root + T(1e-8));
+      Vec<T> slope = load<T>(lines + 4 * unit * L) + m * (rate * (1 - leak)) / (root + T(1e-8));
       slope = slope < least ? least : slope > one ? one : slope;
       const Mask<T> moves = (Mask<T>)load<T>(s.start + (4 * unit + 2) * L);
       slope = moves ? slope : load<T>(s.start + 4 * unit * L);

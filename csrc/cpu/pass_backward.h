@@ -195,11 +195,23 @@ bool run_pass_backward(const PassGradientArgs<T>& d) {
   const PassArgs<T>& a = d.pass;
   const bool together = d.C || ((d.x_lower || d.x_upper) && !a.box_stride);
   Crew<PassGradientWorker<T>, PassGradientArgs<T>> crew(d, a.threads, a.threads);
-  if (!crew.ready) return false;
-  return run_groups<T>(a.members, a.samples, d.groups, together, a.threads, a.layers, d.layers, a.depth,
+  LayerGradient<T>* wanted = zeroed<LayerGradient<T>>(a.depth);
+  if (!crew.ready || !wanted) {
+    free(wanted);
+    return false;
+  }
+  for (int j = 0; j < a.depth; ++j) {
+    wanted[j] = d.layers[j];
+    wanted[j].own = j == a.depth - 1 && !a.C;
+    wanted[j].inner = !wanted[j].own;
+  }
+  const bool done =
+      run_groups<T>(a.members, a.samples, d.groups, together, a.threads, a.layers, wanted, a.depth,
                        [&](int thread, int64_t p0, int64_t p1, int64_t t0, int64_t t1, const auto& sums_of) {
                          crew[thread].run(p0, p1, t0, t1, sums_of);
                        });
+  free(wanted);
+  return done;
 }
 
 }  // namespace GLSK_ISA

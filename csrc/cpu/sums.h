@@ -37,7 +37,7 @@ template <class T>
 struct GroupLayout {
   // Numbers of one layer; want: what of it is wanted.
   static int64_t layer_size(const Geometry& g, const LayerGradient<T>& want) {
-    return (want.weight ? 2 * round_up(outer_size(g)) + round_up(g.cout * g.taps()) : 0) +
+    return (want.weight ? (want.inner + want.radius) * round_up(outer_size(g)) + want.own * round_up(g.cout * g.taps()) : 0) +
            (want.bias ? g.cout * int64_t(LANES<T>) + round_up(g.cout) : 0);
   }
 
@@ -53,9 +53,9 @@ struct GroupLayout {
       LayerSums<T>& s = sums[j];
       s.weight = s.radius_weight = s.own_weight = s.bias = s.own_bias = nullptr;
       if (want[j].weight) {
-        s.weight = take(at, round_up(outer_size(g)));
-        s.radius_weight = take(at, round_up(outer_size(g)));
-        s.own_weight = take(at, round_up(g.cout * g.taps()));
+        if (want[j].inner) s.weight = take(at, round_up(outer_size(g)));
+        if (want[j].radius) s.radius_weight = take(at, round_up(outer_size(g)));
+        if (want[j].own) s.own_weight = take(at, round_up(g.cout * g.taps()));
       }
       if (want[j].bias) {
         s.bias = take(at, g.cout * int64_t(LANES<T>));
@@ -72,9 +72,10 @@ struct GroupLayout {
       const int64_t taps = g.taps(), positions = int64_t(g.kh) * g.kw;
       if (T* out = to[j].weight) {
         out += p * g.cout * taps;
-        add_outer<T>(g, sums[j].weight, nullptr, out);
-        add_outer<T>(g, sums[j].radius_weight, layers[j].weight + p * layers[j].weight_stride, out);
-        for (int64_t o = 0; o < g.cout; ++o)
+        if (sums[j].weight) add_outer<T>(g, sums[j].weight, nullptr, out);
+        if (sums[j].radius_weight)
+          add_outer<T>(g, sums[j].radius_weight, layers[j].weight + p * layers[j].weight_stride, out);
+        for (int64_t o = 0; sums[j].own_weight && o < g.cout; ++o)
           for (int64_t k = 0; k < positions; ++k)
             for (int64_t c = 0; c < g.cin; ++c)
               out[(o * g.cin + c) * positions + k] += sums[j].own_weight[o * taps + k * g.cin + c];
@@ -101,7 +102,7 @@ struct GroupLayout {
   }
 };
 
-// Runs body(worker thread, member range, tile range, group) over all tasks and sums the groups. together: the members of
+// Runs body(worker thread, member range, tile range, where sums are) over all tasks and adds up the groups. together: the members of
 // a tile go to one task, since they share something that they all add to.
 template <class T, class Body>
 bool run_groups(int members, int samples, int groups, bool together, int threads, const Layer<T>* layers,

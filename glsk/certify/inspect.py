@@ -7,6 +7,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import glsk
+from glsk.certify.margins import certified_rows
+from glsk.errors import NumericalError
 from glsk.precision import accurate
 
 
@@ -25,7 +27,8 @@ def inspect_sample(
 
     Args:
         net: the network.
-        x: one image [C, H, W], of the net's dtype, in data units.
+        x: one image [C, H, W], of the net's dtype, in data units; ``certified`` is decided in that dtype, as
+            :func:`glsk.certify.evaluate` does it (float32 is an estimate).
         y: its label.
         eps: L-infinity radius, in data units.
         method: the relaxation.
@@ -40,6 +43,7 @@ def inspect_sample(
 
     Raises:
         ValueError: unknown method, or a label out of range.
+        NumericalError: the logits are NaN or infinite.
     """
     name = glsk.canonical_method(method)
     bounded = glsk.BoundedModule(net, tuple(x.shape))
@@ -47,6 +51,8 @@ def inspect_sample(
     margins = glsk.margins(label, num_classes).to(x.dtype)
     with torch.no_grad(), accurate():
         logits = net(x[None])[0]
+        if not bool(logits.isfinite().all()):
+            raise NumericalError("the network's logits for this image are NaN or infinite")
         box: dict[str, Any] = {"eps": eps, "clip": clip, "method": name, "backend": backend}
         lower, upper = bounded.compute_bounds(x[None], C=margins, **box)
         inner = bounded.intermediate_bounds(x[None], **box)
@@ -58,7 +64,7 @@ def inspect_sample(
         "prediction": int(logits.argmax()),
         "eps": eps,
         "method": name,
-        "certified": bool((lower > 0).all()),
+        "certified": bool(certified_rows(lower, logits[None])),
         "margins": [
             {"class": j, "lower": float(low), "value": float(value), "upper": float(up)}
             for j, low, value, up in zip(others, lower[0], values, upper[0], strict=True)

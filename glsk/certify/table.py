@@ -11,7 +11,7 @@ NAME_WIDTH = 24
 
 
 def evaluation_table(rows: Mapping[str, Evaluation], title: str = "") -> Table:
-    """Accuracies in percent, one row an evaluation, one column a certification method.
+    """Accuracies in percent, one row an evaluation, one column a certification method; "–" where none was measured.
 
     Args:
         rows: what to call each evaluation -> the evaluation.
@@ -24,5 +24,6 @@ def evaluation_table(rows: Mapping[str, Evaluation], title: str = "") -> Table:
         table.add_column(column, justify="right")
     for name, row in rows.items():
         certified = [f"{100 * row.certified[m]:.2f}" if m in row.certified else "" for m in methods]
-        table.add_row(name, f"{100 * row.natural:.2f}", f"{100 * row.adversarial:.2f}", *certified)
+        attacked = "–" if row.adversarial is None else f"{100 * row.adversarial:.2f}"
+        table.add_row(name, f"{100 * row.natural:.2f}", attacked, *certified)
     return table

@@ -3,32 +3,26 @@
 import io
 import os
 import pickle
-import tarfile
-import zlib
-from collections.abc import Callable
+import pickletools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from glsk.data.cifar_archive import ARCHIVES, BATCHES, MAX_BATCH, PYTHON_SHA256, Reader, archive_reader
 from glsk.data.dataset import Dataset, check_labels, images_to_tensor, labels_to_tensor
 from glsk.data.files import VARIABLE, download, find, roots
+from glsk.data.streams import read_bytes
 from glsk.errors import DataError
 
 # Per-channel statistics of the 50000 training images, as used throughout the field.
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 _URLS = ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",)
-_SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
-_ARCHIVES = ("cifar-10-python.tar.gz", "cifar-10-binary.tar.gz")
-_TRAIN = tuple(f"data_batch_{i}" for i in range(1, 6))
-_TEST = "test_batch"
 _ADVICE = (
     "put cifar-10-python.tar.gz or cifar-10-binary.tar.gz (https://www.cs.toronto.edu/~kriz/cifar.html), or what they "
     f"unpack to, into a folder and give it with --data or {VARIABLE}"
 )
-
-Reader = Callable[[str], tuple[bytes, str]]  # batch name -> content and the name to blame
 
 
 def load_cifar10(data: str | os.PathLike[str] | None = None) -> Dataset:
@@ -42,7 +36,7 @@ def load_cifar10(data: str | os.PathLike[str] | None = None) -> Dataset:
         DataError: naming the file that is missing or corrupt, and how to get it.
     """
     read = _reader(data)
-    batches = [_batch(*read(name)) for name in (*_TRAIN, _TEST)]
+    batches = [_batch(*read(name)) for name in BATCHES]
     x = [images for images, _ in batches]
     y = [labels for _, labels in batches]
     return Dataset(
@@ -57,19 +51,20 @@ def load_cifar10(data: str | os.PathLike[str] | None = None) -> Dataset:
 
 
 def _reader(data: str | os.PathLike[str] | None) -> Reader:
-    if data is not None and Path(data).is_file():
-        return _archive(Path(data))
-    folders = roots(data, "cifar10")
+    given = data if data is not None else os.environ.get(VARIABLE) or None
+    if given is not None and Path(given).expanduser().is_file():
+        return archive_reader(Path(given).expanduser(), _ADVICE)
+    folders = roots(data, "cifar10", ARCHIVES)
     for folder in folders:
         for unpacked in (folder / "cifar-10-batches-py", folder / "cifar-10-batches-bin", folder):
-            if find([unpacked], (_TEST, f"{_TEST}.bin")) is not None:
+            if find([unpacked], (BATCHES[-1], f"{BATCHES[-1]}.bin")) is not None:
                 return _folder(unpacked)
-    archive = find(folders, _ARCHIVES)
+    archive = find(folders, ARCHIVES)
     if archive is None:
         if folders:
-            raise DataError(f"{_ARCHIVES[0]}: not found in {' or '.join(map(str, folders))}; {_ADVICE}")
-        archive = download(_URLS, _ARCHIVES[0], _SHA256, _ADVICE)
-    return _archive(archive)
+            raise DataError(f"{ARCHIVES[0]}: not found in {' or '.join(map(str, folders))}; {_ADVICE}")
+        archive = download(_URLS, ARCHIVES[0], PYTHON_SHA256, _ADVICE)
+    return archive_reader(archive, _ADVICE)
 
 
 def _folder(folder: Path) -> Reader:
@@ -77,29 +72,7 @@ def _folder(folder: Path) -> Reader:
         path = find([folder], (name, f"{name}.bin"))
         if path is None:
             raise DataError(f"{folder / name}[.bin]: not found; {_ADVICE}")
-        return path.read_bytes(), str(path)
-
-    return read
-
-
-def _archive(path: Path) -> Reader:
-    """Reads the whole archive once; members are only ever read into memory, never unpacked to disk."""
-    wanted = (*_TRAIN, _TEST)
-    contents: dict[str, bytes] = {}
-    try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                name = Path(member.name).name.removesuffix(".bin")
-                file = archive.extractfile(member) if name in wanted else None
-                if file is not None:
-                    contents[name] = file.read()
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{path}: truncated or corrupt archive ({error}); copy or download it again") from error
-
-    def read(name: str) -> tuple[bytes, str]:
-        if name not in contents:
-            raise DataError(f"{path}: holds no {name}; {_ADVICE}")
-        return contents[name], f"{path}:{name}"
+        return read_bytes(path, MAX_BATCH), str(path)
 
     return read
 
@@ -133,10 +106,20 @@ class _Unpickler(pickle.Unpickler):
 
 def _pickled(raw: bytes, source: str) -> tuple[np.ndarray, np.ndarray]:
     try:
+        _check_memo(raw)
         batch = _Unpickler(io.BytesIO(raw), encoding="bytes").load()
         images, labels = np.asarray(batch[b"data"]), np.asarray(batch[b"labels"])
         if images.dtype != np.uint8 or images.ndim != 2 or images.shape[1] != 3072:
             raise ValueError(f"data is {images.dtype} {list(images.shape)}, expected uint8 [N, 3072]")
+        if max(images.nbytes, labels.nbytes // 8) > len(raw):  # an array built, but never filled
+            raise ValueError(f"{images.nbytes} bytes of pixels in a file of {len(raw)}")
     except Exception as error:  # a damaged pickle raises nearly anything
         raise DataError(f"{source}: truncated or corrupt, or not a CIFAR-10 batch ({error})") from error
     return images.reshape(-1, 3, 32, 32), labels
+
+
+def _check_memo(raw: bytes) -> None:
+    """A pickle numbers its objects one by one; a far larger number would make the unpickler take that much memory."""
+    for opcode, argument, _ in pickletools.genops(raw):
+        if opcode.name == "LONG_BINPUT" and argument is not None and argument > len(raw):
+            raise ValueError(f"object number {argument} in a pickle of {len(raw)} bytes")

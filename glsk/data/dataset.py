@@ -8,6 +8,9 @@ from torch import Tensor
 
 from glsk.errors import DataError
 
+MAX_CLASSES = 1000
+"""Labels lie below this (ImageNet's number of classes). More are a mistake, and the margins of K classes take K^2."""
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -45,7 +48,7 @@ def images_to_tensor(images: np.ndarray, source: str) -> Tensor:
     Accepts [N, H, W] (one channel), [N, C, H, W] and [N, H, W, C] with C = 1 or 3.
 
     Raises:
-        DataError: naming ``source``, if the shape or the range is anything else.
+        DataError: naming ``source``, if the shape or the range is anything else, or there is no image or no pixel.
     """
     if images.ndim == 3:
         images = images[:, None]
@@ -53,26 +56,31 @@ def images_to_tensor(images: np.ndarray, source: str) -> Tensor:
         images = images.transpose(0, 3, 1, 2)
     if images.ndim != 4:
         raise DataError(f"{source}: images must be [N, H, W], [N, C, H, W] or [N, H, W, C], got {list(images.shape)}")
+    if not images.size:
+        what = "no images" if not len(images) else f"images of no pixels, {list(images.shape[1:])}"
+        raise DataError(f"{source}: {what}")
     if images.dtype == np.uint8:
         return torch.from_numpy(np.array(images, dtype=np.float32, order="C")).div_(255.0)
     if not np.issubdtype(images.dtype, np.floating):
         raise DataError(f"{source}: images must be uint8, or floats in [0, 1], got {images.dtype}")
-    x = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))
-    if x.numel() and not bool(((x >= 0) & (x <= 1)).all()):
-        raise DataError(f"{source}: float images must lie in [0, 1]")
+    with np.errstate(over="ignore"):  # becomes infinite, and is refused
+        x = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))
+    if not bool(((x >= 0) & (x <= 1)).all()):  # NaN is not
+        raise DataError(f"{source}: float images must lie in [0, 1], without NaN")
     return x
 
 
 def labels_to_tensor(labels: np.ndarray, count: int, source: str) -> Tensor:
-    """Integer labels as int64 [count]. Raises DataError naming ``source``."""
+    """Integer labels in [0, :data:`MAX_CLASSES`) as int64 [count]. Raises DataError naming ``source``."""
     if labels.shape != (count,):
         raise DataError(f"{source}: expected {count} labels, one an image, got {list(labels.shape)}")
     if not np.issubdtype(labels.dtype, np.integer):
         raise DataError(f"{source}: labels must be integers, got {labels.dtype}")
-    y = torch.from_numpy(labels.astype(np.int64))
-    if y.numel() and int(y.min()) < 0:
-        raise DataError(f"{source}: negative label {int(y.min())}")
-    return y
+    if labels.size and int(labels.min()) < 0:
+        raise DataError(f"{source}: negative label {int(labels.min())}")
+    if labels.size and int(labels.max()) >= MAX_CLASSES:  # before the cast, which would wrap
+        raise DataError(f"{source}: label {int(labels.max())}; more than {MAX_CLASSES} classes are not plausible")
+    return torch.from_numpy(labels.astype(np.int64))
 
 
 def check_labels(y: Tensor, num_classes: int, source: str) -> None:

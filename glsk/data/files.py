@@ -9,20 +9,32 @@ from glsk.errors import DataError
 VARIABLE = "GLSK_DATA"
 
 
-def roots(data: str | os.PathLike[str] | None, folder: str) -> list[Path]:
+def roots(data: str | os.PathLike[str] | None, folder: str, names: Iterable[str]) -> list[Path]:
     """Folders to look in for the set whose usual folder name is ``folder``, most specific first.
 
+    Args:
+        data: a folder, or one of the set's files, whose folder then is meant; None for ``GLSK_DATA``.
+        folder: the set's usual folder name.
+        names: what the set's files are called.
+
     Raises:
-        DataError: if ``data`` is given, or ``GLSK_DATA`` is set, and there is nothing there.
+        DataError: if ``data`` is given, or ``GLSK_DATA`` is set, and there is nothing there, or a file of another name.
     """
     given = data if data is not None else os.environ.get(VARIABLE) or None
     if given is None:
         return []
     root = Path(given).expanduser()
-    if not root.exists():
-        origin = "--data" if data is not None else f"the environment variable {VARIABLE}"
+    origin = "--data" if data is not None else f"the environment variable {VARIABLE}"
+    try:
+        exists = root.exists()
+    except (OSError, ValueError) as error:  # a name too long, or with a NUL
+        raise DataError(f"{root}: not a path (from {origin}: {error})") from error
+    if not exists:
         raise DataError(f"{root}: no such file or folder (from {origin})")
-    if root.is_file():
+    if not root.is_dir():
+        names = list(names)
+        if root.name not in names:
+            raise DataError(f"{root}: not a file of {folder} ({', '.join(names)}); give the folder that holds them")
         return [root.parent]
     return [root / folder, root]
 

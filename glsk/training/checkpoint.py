@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,14 @@ class Checkpoint:
         tensors: ``weights/<name>``, ``stage/<name>`` and ``rng/torch``.
         meta: what JSON holds: settings, phase, results so far.
         skipped: damaged checkpoints that were newer than this one, each with the reason.
+        path: the file it was read from.
     """
 
     step: int
     tensors: dict[str, Tensor]
     meta: dict[str, Any]
     skipped: list[str] = field(default_factory=list)
+    path: Path | None = None
 
     def group(self, prefix: str) -> dict[str, Tensor]:
         """The tensors called ``prefix/...``, without the prefix."""
@@ -45,7 +47,8 @@ def write(folder: Path, checkpoint: Checkpoint) -> Path:
     path = folder / f"step-{checkpoint.step:09d}.safetensors"
     write_bytes(path, save(tensors, {"glsk_checkpoint": meta, "sha256": _digest(tensors, meta)}))
     for old in _paths(folder)[:-KEPT]:
-        old.unlink(missing_ok=True)
+        if not old.is_dir():
+            old.unlink(missing_ok=True)
     return path
 
 
@@ -60,10 +63,16 @@ def read(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: not a checkpoint of glsk")
     if _digest(tensors, metadata["glsk_checkpoint"]) != metadata.get("sha256"):
         raise CheckpointError(f"{path}: corrupt (its content does not match its digest)")
-    meta = json.loads(metadata["glsk_checkpoint"])
-    if meta.pop("format") != FORMAT:
+    try:
+        meta = json.loads(metadata["glsk_checkpoint"])
+        version, step = meta.pop("format"), meta.pop("step")
+    except (ValueError, RecursionError, AttributeError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{path}: not a checkpoint of glsk (it does not say what it holds)") from error
+    if version != FORMAT:
         raise CheckpointError(f"{path}: written by another version of glsk")
-    return Checkpoint(meta.pop("step"), tensors, meta)
+    if type(step) is not int or step < 0:
+        raise CheckpointError(f"{path}: not a checkpoint of glsk (its step is {step!r:.50})")
+    return Checkpoint(step, tensors, meta, path=path)
 
 
 def latest(folder: Path) -> Checkpoint:
@@ -79,7 +88,7 @@ def latest(folder: Path) -> Checkpoint:
         except CheckpointError as error:
             skipped.append(str(error))
         else:
-            return Checkpoint(found.step, found.tensors, found.meta, skipped)
+            return replace(found, skipped=skipped)
     raise CheckpointError("; ".join(skipped) or f"{folder}: holds no checkpoint to resume from")
 
 
@@ -91,7 +100,7 @@ def exists(folder: Path) -> bool:
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of any safetensors file. Raises CheckpointError naming it."""
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
+        raise CheckpointError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118

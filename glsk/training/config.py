@@ -1,7 +1,7 @@
 """Every setting of a training run."""
 
 import dataclasses
-import math
+import sys
 import typing
 from dataclasses import dataclass
 from typing import Any
@@ -112,8 +112,12 @@ class Config:
             known = {"algorithm": _ALGORITHMS, "optimizer": _OPTIMIZERS, "ranking": _RANKINGS}[name]
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}: unknown {getattr(self, name)!r}; known: {', '.join(known)}")
+        types = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):
+            _check_type(field.name, getattr(self, field.name), types[field.name])
             self._check_number(field.name, getattr(self, field.name))
+        if self.seed >= 2**63:
+            raise ValueError(f"seed: expected less than 2**63, got {self.seed}")
         for name in ("warm_batch_size", "batch_size", "attack_restarts", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
@@ -134,7 +138,7 @@ class Config:
 
     @staticmethod
     def _check_number(name: str, value: object) -> None:
-        if isinstance(value, int | float) and not (math.isfinite(value) and value >= 0):
+        if isinstance(value, int | float) and not 0 <= value <= sys.float_info.max:
             raise ValueError(f"{name}: expected a finite number, at least 0, got {value}")
 
     def limited(self, steps: int) -> int:
@@ -154,9 +158,22 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Config":
-        """The inverse of :meth:`to_dict`."""
+        """The inverse of :meth:`to_dict`; settings left out have their defaults. Raises ValueError naming a setting."""
         given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**given)
+        return cls().override(**given)
+
+
+def _check_type(name: str, value: object, kind: Any) -> None:
+    """Raises ValueError naming the setting. An integer is a float, too; a bool is neither."""
+    if typing.get_origin(kind) is tuple:
+        item = typing.get_args(kind)[0]
+        right = isinstance(value, tuple) and all(isinstance(part, item) and type(part) is not bool for part in value)
+        expected = f"a tuple of {item.__name__}"
+    else:
+        right = isinstance(value, (int, float) if kind is float else kind) and (kind is bool or type(value) is not bool)
+        expected = kind.__name__
+    if not right:
+        raise ValueError(f"{name}: expected {expected}, got {value!r:.50}")
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

@@ -1,10 +1,11 @@
 """One line a step in metrics.jsonl, and the same as TensorBoard scalars."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from glsk.training.atomic import write_bytes
+from glsk.training.atomic import naming, write_bytes
 
 
 class Metrics:
@@ -13,46 +14,93 @@ class Metrics:
     Args:
         folder: the run's folder.
         step: the step the run goes on from; later records, left by a run that was killed, are removed first.
+        evaluated: whether the evaluation after ``step`` belongs to what is kept, if there is one.
         tensorboard: also write TensorBoard scalars.
 
+    Attributes:
+        dropped: lines that were no records and have been removed too.
+
     Raises:
-        OSError: if the folder cannot be written.
+        OSError: naming the file, if the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, step: int = 0, *, tensorboard: bool = True) -> None:
-        self.path = folder / "metrics.jsonl"
-        self._truncate(step)
-        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
-        self._writer = _writer(folder / "tensorboard", step) if tensorboard else None
+    def __init__(self, folder: Path, step: int = 0, *, evaluated: bool = True, tensorboard: bool = True) -> None:
+        self.path, self.scalars = folder / "metrics.jsonl", folder / "tensorboard"
+        self.dropped = 0
+        self._truncate(step, evaluated)
+        with naming(self.path):
+            self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
+        with naming(self.scalars):
+            self._writer = _writer(self.scalars, step) if tensorboard else None
 
-    def _truncate(self, step: int) -> None:
-        kept = b"".join(line for line in _lines(self.path) if json.loads(line)["step"] <= step)
-        write_bytes(self.path, kept)
+    def _truncate(self, step: int, evaluated: bool) -> None:
+        kept = []
+        for line in _lines(self.path):
+            try:
+                record = _record(line)
+            except ValueError:
+                self.dropped += 1
+                continue
+            if record["step"] < step or (record["step"] == step and (evaluated or record["stage"] != "evaluation")):
+                kept.append(line)
+        write_bytes(self.path, b"".join(kept))
 
     def write(self, record: dict[str, Any]) -> None:
         """``record`` has ``step`` (over all phases) and ``stage``; numbers become scalars ``<stage>/<name>``."""
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        with naming(self.path):
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
         if self._writer is not None:
-            for name, value in record.items():
-                if name not in ("step", "stage") and isinstance(value, int | float):
-                    self._writer.add_scalar(f"{record['stage']}/{name}", value, record["step"])
+            with naming(self.scalars):
+                for name, value in record.items():
+                    if name not in ("step", "stage") and isinstance(value, int | float):
+                        self._writer.add_scalar(f"{record['stage']}/{name}", value, record["step"])
 
     def close(self) -> None:
-        self._file.close()
-        if self._writer is not None:
-            self._writer.close()
+        """Raises OSError naming the file, if what was written last has not reached it."""
+        try:
+            with naming(self.path):
+                self._file.close()
+        finally:
+            if self._writer is not None:
+                with naming(self.scalars):
+                    self._writer.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of a metrics.jsonl; a last line cut short by a killed run is left out."""
-    return [json.loads(line) for line in _lines(path)]
+    """The records of a metrics.jsonl; a last line cut short by a killed run is left out.
+
+    Raises:
+        ValueError: naming the file and the line, if a line is no record.
+    """
+    return list(_records(path))
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(_lines(path), 1):
+        try:
+            yield _record(line)
+        except ValueError as error:
+            raise ValueError(f"{path}: line {number} is damaged ({error})") from error
+
+
+def _record(line: bytes) -> dict[str, Any]:
+    """Raises ValueError if ``line`` is not a JSON object with a step and a stage."""
+    try:
+        found = json.loads(line)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(found, dict) or type(found.get("step")) is not int or not isinstance(found.get("stage"), str):
+        raise ValueError("not a record with a step and a stage")
+    return found
 
 
 def _lines(path: Path) -> list[bytes]:
-    if not path.is_file():
+    """Lines that were written to their end; none if there is no such file."""
+    try:
+        return [line + b"\n" for line in path.read_bytes().split(b"\n")[:-1]]
+    except FileNotFoundError:
         return []
-    return [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
 
 
 def _writer(folder: Path, step: int) -> Any:

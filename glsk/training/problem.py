@@ -8,6 +8,7 @@ from evotorch import Problem, SolutionBatch
 from torch import nn
 
 from glsk.errors import GlskError
+from glsk.training import local_ray
 from glsk.training.fitness import MiniBatch, RobustLoss, Span
 
 logging.getLogger("evotorch").setLevel(logging.WARNING)  # it announces every problem it builds
@@ -61,12 +62,12 @@ class RobustLossProblem(Problem):
     def start_actors(self, seed: int) -> None:
         """Start Ray's actors, if any; the population's generator then is at the start of its stream in either case."""
         if self.actors_wanted:
-            _start_ray(self.actors_wanted)
+            local_ray.start(self.actors_wanted)
             self.all_remote_problems()  # evotorch draws the actors' seeds from the generator here
         self.manual_seed(seed)
 
     def _evaluate_batch(self, batch: SolutionBatch) -> None:
-        assert self.batch is not None
+        mini_batch = self._mini_batch()
         if self._loss is None:
             if self.is_remote:
                 torch.set_num_threads(self.threads)
@@ -74,9 +75,14 @@ class RobustLossProblem(Problem):
         self._loss.restart()
         members = batch.access_values(keep_evals=True).to(self._evaluates_on)
         with torch.no_grad():
-            losses = self._loss(_to(self.batch, self._evaluates_on), members)
+            losses = self._loss(_to(mini_batch, self._evaluates_on), members)
         self.spans = self._loss.spans
         batch.set_evals(losses.to(batch.device))
+
+    def _mini_batch(self) -> MiniBatch:
+        if self.batch is None:
+            raise ValueError("batch: set RobustLossProblem.batch to a MiniBatch before evaluating")
+        return self.batch
 
     @property
     def bounds_seconds(self) -> float:
@@ -89,8 +95,8 @@ class RobustLossProblem(Problem):
 
     # evotorch's hooks that keep actors in step with the main process: the mini-batch out, the time back.
 
-    def _make_sync_data_for_actors(self) -> MiniBatch | None:
-        return None if self.batch is None else _to(self.batch, "cpu")
+    def _make_sync_data_for_actors(self) -> MiniBatch:
+        return _to(self._mini_batch(), "cpu")
 
     def _use_sync_data_from_main(self, received: MiniBatch) -> None:
         self.batch = received
@@ -108,14 +114,6 @@ class RobustLossProblem(Problem):
 
 def _to(batch: MiniBatch, device: str) -> MiniBatch:
     return MiniBatch(batch.x.to(device), batch.y.to(device), batch.eps)
-
-
-def _start_ray(actors: int) -> None:
-    """A local Ray without dashboard, unless the caller has started one."""
-    import ray
-
-    if not ray.is_initialized():
-        ray.init(num_cpus=actors, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
 
 
 def from_actor(error: Exception) -> Exception:

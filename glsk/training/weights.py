@@ -1,46 +1,54 @@
-"""Weights as safetensors files that say which network they belong to."""
+"""Weights as safetensors files that say which network they belong to, with a digest of all they hold."""
 
 import json
-from dataclasses import asdict, dataclass
+import logging
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
+import torch
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
+import glsk
 from glsk import models
 from glsk.errors import CheckpointError
+from glsk.training import checkpoint
 from glsk.training.atomic import write_bytes
-from glsk.training.checkpoint import read_safetensors
+from glsk.training.description import Description, check_fit, describe
+from glsk.training.digest import digest
 
+__all__ = ["Description", "load_weights", "save_weights"]
 
-@dataclass(frozen=True)
-class Description:
-    """What a weights file says about itself.
-
-    Attributes:
-        model: name in :data:`glsk.models.MODELS`.
-        dataset: the set it was trained on.
-        input_shape: (C, H, W).
-        num_classes: K.
-        eps: perturbation size it was trained for.
-    """
-
-    model: str
-    dataset: str
-    input_shape: tuple[int, ...]
-    num_classes: int
-    eps: float
+_LOG = logging.getLogger(__name__)
+_NO_DIGEST = "glsk: note: %s: has no digest, so damage to it would go unnoticed"
+_PICKLES = (".pt", ".pth", ".pkl", ".bin", ".ckpt")
+_CONVERT = "convert it: safetensors.torch.save_file(net.state_dict(), 'weights.safetensors')"
 
 
 def save_weights(path: Path, net: nn.Module, description: Description) -> None:
-    """Write the state dict of ``net`` atomically. Raises OSError."""
+    """Write the state dict of ``net`` atomically, with a SHA-256 of it and of ``description``.
+
+    Raises:
+        OSError: naming the file (disk full, no permission, ...).
+    """
     tensors = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
-    write_bytes(path, save(tensors, {"glsk_weights": json.dumps(asdict(description))}))
+    values = {**asdict(description), "glsk_version": glsk.__version__}
+    # One entry: safetensors writes several in any order, and the same weights shall be the same bytes.
+    entry = json.dumps({**values, "sha256": digest(tensors, json.dumps(values, sort_keys=True))})
+    try:
+        write_bytes(path, save(tensors, {"glsk_weights": entry}))
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error  # a full disk names no file
 
 
 def load_weights(path: Path, model: str | None = None) -> tuple[nn.Sequential, Description | None]:
-    """The network of a weights file, of a checkpoint, or of any safetensors state dict.
+    """The network of a weights file, of a checkpoint, or of any safetensors state dict; float32, in eval mode.
+
+    Every number of the header is held to the tensors' shapes before anything is built from it. A file with neither a
+    digest nor a version of glsk (a plain state dict, or one that glsk wrote before it had digests) is loaded with a
+    note in the log: damage to it would go unnoticed.
 
     Args:
         path: the file.
@@ -48,36 +56,84 @@ def load_weights(path: Path, model: str | None = None) -> tuple[nn.Sequential, D
             if its first convolution has three channels.
 
     Raises:
-        CheckpointError: naming the file, if it is missing, corrupt, or does not fit the network.
+        CheckpointError: naming the file, if it is missing, of another format, corrupt, does not match its digest, holds
+            NaN, infinity or what float32 cannot hold, or does not fit the network.
         ValueError: if the model is unknown, or neither given nor named by the file.
     """
-    tensors, metadata = read_safetensors(path)
-    description = None
-    if "glsk_checkpoint" in metadata:
-        tensors = {n.removeprefix("weights/"): v for n, v in tensors.items() if n.startswith("weights/")}
-        description = _describe(json.loads(metadata["glsk_checkpoint"])["network"])
-    elif "glsk_weights" in metadata:
-        description = _describe(json.loads(metadata["glsk_weights"]))
+    tensors, description = _read(path)
     model = model or (description.model if description else None)
     if model is None:
         raise ValueError(f"{path}: does not say which network it belongs to; name it with --model")
+    if model.lower() not in models.MODELS:
+        raise ValueError(f"model: unknown {model!r}; known: {', '.join(models.MODELS)}")
+    tensors = {name: _float32(value, f"{path}: {name}") for name, value in tensors.items()}
+    shape, num_classes = check_fit(path, tensors, model.lower(), description)
     mean, std = tensors.get("0.mean"), tensors.get("0.std")
-    first = tensors.get("1.weight" if mean is not None else "0.weight")
-    colour = first is not None and first.dim() == 4 and first.shape[1] == 3
-    net = models.build(
-        model,
-        description.input_shape if description else (3, 32, 32) if colour else (1, 28, 28),
-        description.num_classes if description else 10,
-        mean=None if mean is None else mean.tolist(),
-        std=None if std is None else std.tolist(),
-    )
     try:
+        net = models.build(
+            model,
+            shape,
+            num_classes,
+            mean=None if mean is None else mean.tolist(),
+            std=None if std is None else std.tolist(),
+        )
         net.load_state_dict(tensors)
-    except RuntimeError as error:
-        first_line = str(error).splitlines()[-1].strip()
-        raise CheckpointError(f"{path}: does not fit {model} ({first_line})") from error
+    except (ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: does not fit {model} ({str(error).splitlines()[-1].strip()})") from error
     return net.eval(), description
 
 
-def _describe(values: dict[str, Any]) -> Description:
-    return Description(**{**values, "input_shape": tuple(values["input_shape"])})
+def _read(path: Path) -> tuple[dict[str, Tensor], Description | None]:
+    """The tensors of the network, vouched for by their digest, and what the file says of them."""
+    _refuse_other_formats(path)
+    tensors, metadata = checkpoint.read_safetensors(path)
+    if "glsk_checkpoint" in metadata:
+        found = checkpoint.read(path)
+        return found.group("weights"), describe(path, found.meta.get("network"))
+    if "glsk_weights" not in metadata:
+        _LOG.warning(_NO_DIGEST, path)
+        return tensors, None
+    try:
+        values = json.loads(metadata["glsk_weights"])
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: corrupt (its description is not JSON: {error})") from error
+    if isinstance(values, dict) and ("sha256" in values or "glsk_version" in values):
+        expected = values.pop("sha256", None)
+        if digest(tensors, json.dumps(values, sort_keys=True)) != expected:
+            raise CheckpointError(f"{path}: corrupt (its content does not match its digest)")
+    else:
+        _LOG.warning(_NO_DIGEST, path)
+    return tensors, describe(path, values)
+
+
+def _refuse_other_formats(path: Path) -> None:
+    if path.is_dir():
+        inside = path / "weights.safetensors"
+        hint = f"give {inside}" if inside.is_file() else "give the .safetensors file in it"
+        raise CheckpointError(f"{path}: a folder, not a weights file; {hint}")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    suffix = path.suffix.lower()
+    try:
+        with open(path, "rb") as file:
+            start = file.read(8)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if suffix in _PICKLES or (start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05"):
+        raise CheckpointError(f"{path}: a PyTorch file, which glsk does not unpickle; {_CONVERT}")
+    if suffix == ".onnx":
+        raise CheckpointError(f"{path}: an ONNX file, not weights; load its network in PyTorch, and {_CONVERT}")
+    if suffix == ".npz" or start[:4] == b"PK\x03\x04":
+        raise CheckpointError(f"{path}: a zip archive (.npz or .pt), not weights; {_CONVERT}")
+
+
+def _float32(value: Tensor, source: str) -> Tensor:
+    """Exactly the same numbers in float32, or an error: rounded weights are another network."""
+    if not value.is_floating_point():
+        raise CheckpointError(f"{source} is {value.dtype}, expected floating-point weights")
+    single = value.to(torch.float32)
+    if not bool(single.isfinite().all()):
+        raise CheckpointError(f"{source} holds NaN or infinity (or numbers beyond float32)")
+    if not bool((single.to(value.dtype) == value).all()):
+        raise CheckpointError(f"{source} is {value.dtype} and would be rounded to float32; round and save it yourself")
+    return single

@@ -86,8 +86,11 @@ def test_batch_size_does_not_matter(linear):
 def test_without_restarts_there_is_no_attack(linear):
     net, x, y = linear
     found = evaluate(net, x, y, eps=EPS, methods=[], num_classes=3, attack_restarts=0)
-    assert found.adversarial == found.natural
+    assert found.adversarial is None
     assert found.certified == {}
+    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(evaluation_table({"net": found}))
+    assert [cell.strip() for cell in console.export_text().splitlines()[-2].strip("│").split("│")][1:] == ["90.00", "–"]
 
 
 def test_float64_and_the_net_comes_back_as_it_was(linear):

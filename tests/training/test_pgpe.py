@@ -203,6 +203,13 @@ def test_weights_that_overflow_are_reported_with_the_step():
         make_stage(net).step(0)
 
 
+def test_without_a_mini_batch_nothing_is_evaluated():
+    problem = make_stage(make_net()).problem
+    with pytest.raises(ValueError, match=r"batch: set RobustLossProblem\.batch"):
+        problem.evaluate(problem.generate_batch(2, empty=True))
+    assert problem.batch is None
+
+
 @pytest.mark.slow
 def test_actors_give_the_same_fitnesses_and_updates():
     ray = pytest.importorskip("ray")

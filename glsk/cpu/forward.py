@@ -1,0 +1,141 @@
+"""The ops of the ``cpu`` backend."""
+
+import torch
+from torch import Tensor
+
+from glsk import ops
+from glsk.cpu.given import Given, address, chain_given, ibp_given, kernel, pass_given
+from glsk.geometry import decode
+from glsk.ops.chain_bounds import empty_hidden
+from glsk.ops.crown_pass import empty_bounds, keep_known
+from glsk.ops.optimised_pass import DECAY
+
+
+@ops.ibp_affine.implement("cpu")
+def ibp_affine(
+    lower: Tensor, upper: Tensor, weight: Tensor, bias: Tensor, geometry: list[int], relu: bool
+) -> tuple[Tensor, Tensor]:
+    """As ``glsk.ops.ibp_affine``."""
+    (layer,) = decode(geometry)
+    out_lower = lower.new_empty(weight.shape[0], lower.shape[1], layer.out_features)
+    outputs = out_lower, torch.empty_like(out_lower)
+    given = Given()
+    kernel("ibp_affine", lower)(ibp_given(given, lower, upper, weight, bias, geometry, relu, outputs))
+    return outputs
+
+
+@ops.crown_pass.implement("cpu")
+def crown_pass(
+    x_L: Tensor,
+    x_U: Tensor,
+    weights: list[Tensor],
+    biases: list[Tensor],
+    lowers: list[Tensor],
+    uppers: list[Tensor],
+    lines: list[Tensor],
+    C: Tensor | None,
+    known_lower: Tensor | None,
+    known_upper: Tensor | None,
+    geometry: list[int],
+    leaks: list[float],
+    rule: str,
+    bound_upper: bool,
+) -> tuple[Tensor, Tensor]:
+    """As ``glsk.ops.crown_pass``."""
+    C = rows_of(C, geometry, lines, x_L)
+    lower, upper = empty_bounds(x_L, weights, C, geometry, bound_upper)
+    known = known_lower, known_upper
+    given = Given()
+    kernel("crown_pass", x_L)(
+        pass_given(
+            given, x_L, x_U, weights, biases, lowers, uppers, lines, C, known, geometry, leaks, rule, (lower, upper)
+        )
+    )
+    if C is not None and known_lower is not None and known_upper is not None:
+        return keep_known(lower, upper, known_lower, known_upper)
+    return lower, upper
+
+
+def rows_of(C: Tensor | None, geometry: list[int], lines: list[Tensor], like: Tensor) -> Tensor | None:
+    """C, or an identity where the kernel cannot take the last layer's own rows: a layer that is also the first, and lines
+    that differ from row to row."""
+    layers = decode(geometry)
+    if C is not None or (len(layers) > 1 and not any(given.numel() and given.shape[2] > 1 for given in lines)):
+        return C
+    eye = torch.eye(layers[-1].out_features, dtype=like.dtype, device=like.device)
+    return eye.expand(like.shape[1], -1, -1)
+
+
+@ops.optimised_pass.implement("cpu")
+def optimised_pass(
+    x_L: Tensor,
+    x_U: Tensor,
+    weights: list[Tensor],
+    biases: list[Tensor],
+    lowers: list[Tensor],
+    uppers: list[Tensor],
+    lines: list[Tensor],
+    C: Tensor | None,
+    known_lower: Tensor | None,
+    known_upper: Tensor | None,
+    geometry: list[int],
+    leaks: list[float],
+    rule: str,
+    bound_upper: bool,
+    iterations: int,
+    lr: float,
+) -> tuple[Tensor, Tensor]:
+    """As ``glsk.ops.optimised_pass``."""
+    operands = x_L, x_U, weights, biases, lowers, uppers, lines, C, known_lower, known_upper, geometry, leaks, rule
+    if rule == "mask" or len(weights) == 1:  # upper lines that are not the rule's; nothing to choose
+        reference: tuple[Tensor, Tensor] = ops.optimised_pass.reference(*operands, bound_upper, iterations, lr)
+        return reference
+    if C is None:
+        C = torch.eye(decode(geometry)[-1].out_features, dtype=x_L.dtype).expand(x_L.shape[1], -1, -1)
+    lower, upper = empty_bounds(x_L, weights, C, geometry, bound_upper)
+    given = Given()
+    nothing = None, None
+    kernel("optimised_pass", x_L)(
+        pass_given(
+            given, x_L, x_U, weights, biases, lowers, uppers, lines, C, nothing, geometry, leaks, rule, (lower, upper)
+        ),
+        iterations,
+        lr,
+        DECAY,
+    )
+    return keep_known(lower, upper, known_lower, known_upper)
+
+
+@ops.chain_bounds.implement("cpu")
+def chain_bounds(
+    x_L: Tensor,
+    x_U: Tensor,
+    weights: list[Tensor],
+    biases: list[Tensor],
+    C: Tensor | None,
+    geometry: list[int],
+    leaks: list[float],
+    method: str,
+    prune: bool,
+    bound_upper: bool,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As ``glsk.ops.chain_bounds``."""
+    lower, upper = empty_bounds(x_L, weights, C, geometry, bound_upper)
+    hidden = empty_hidden(x_L, weights, geometry, keep)
+    given = Given()
+    kernel("chain_bounds", x_L)(
+        chain_given(given, x_L, x_U, weights, biases, C, geometry, leaks, method, prune, (lower, upper, hidden))
+    )
+    return lower, upper, hidden
+
+
+@ops.robust_cross_entropy.implement("cpu")
+def robust_cross_entropy(margin_lower: Tensor) -> Tensor:
+    """As ``glsk.ops.robust_cross_entropy``."""
+    margin_lower = margin_lower.contiguous()
+    loss = margin_lower.new_empty(margin_lower.shape[0])
+    kernel("robust_cross_entropy", margin_lower)(
+        address(margin_lower), *margin_lower.shape, address(loss), torch.get_num_threads()
+    )
+    return loss
