@@ -41,8 +41,6 @@ def in_one_op(method: str, query: Query, keep: bool = False) -> bool:
     method = canonical_method(method)
     if query.constraints is not None or query.linear is not None:
         return False
-    if query.backend == "cpu" and (keep or method == "DeepZ" or any(query.leaks)):  # the compiled chain knows none
-        return False
     served = ops.chain_bounds.implemented(query.backend) and method in METHODS
     return served and (query.C is None or query.layers[-1].is_linear)
 
