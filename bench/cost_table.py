@@ -15,7 +15,7 @@ from pathlib import Path
 import triton
 
 import glsk
-from bench import cost_cuda, cost_model, cost_onchip
+from bench import cost_backward, cost_cuda, cost_model, cost_onchip
 from bench.cost_model import aot, config
 from glsk import models, precision
 from glsk.geometry import Geometry
@@ -135,7 +135,34 @@ def table() -> Iterator[str]:
     yield ""
     epochs = " and ".join(f"{seconds:.3g} s for {net.upper()}" for net, seconds in totals.items())
     yield f"An epoch of MNIST with {cost_model.MEMBERS} members, from these: {epochs}, predicted."
+    yield ""
+    yield from gradients()
+    yield ""
     yield compilers()
+
+
+def gradients() -> Iterator[str]:
+    """The table of the fused gradients: of every hidden layer's rows, both sides, and of the margins' lower bounds."""
+    yield (
+        "| gradient of | lanes | useful MFLOP | executed MFLOP | HBM, kB | L2, MB "
+        "| predicted ns (bound by) | measured ns |"
+    )
+    yield "|---|---|---|---|---|---|---|---|"
+    for net in ("cnn3", "cnn5"):
+        layers = glsk.BoundedModule(models.build(net, cost_model.SHAPE), cost_model.SHAPE).chain.geometry
+        passes = [(f"layer {k}", layers[: k + 1], None) for k in range(1, len(layers) - 1)]
+        for name, some, rows in [*passes, ("margins", layers, 9)]:
+            cost = cost_backward.cost(some, rows)
+            bound = max(cost.times, key=lambda resource: cost.times[resource])
+            yield (
+                f"| {net.upper()}, {name} | {cost.lanes} | {2e-6 * cost.useful:.2f} | {2e-6 * cost.executed:.2f} "
+                f"| {cost.hbm / 1e3:.1f} | {cost.l2 / 1e6:.2f} | {1e9 * cost.seconds:,.0f} ({bound}) | not yet |"
+            )
+    yield ""
+    yield (
+        "Every row with a gradient; rows without one cost nothing. Predicted from shapes alone, by "
+        f"`bench/cost_backward.py`, with {cost_backward.SHARE:.0%} of the peak assumed."
+    )
 
 
 def compilers() -> str:

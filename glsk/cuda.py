@@ -12,7 +12,6 @@ from torch import Tensor
 
 from glsk import backends, ops, tiling
 from glsk.geometry import Geometry, decode, encode
-from glsk.ops import affine, interval
 from glsk.precision import ACCURATE, precision
 from glsk.workspace import Widest, Workspace
 
@@ -21,7 +20,11 @@ _CUDA: Any = importlib.import_module("glsk._CUDA")
 View = tuple[int, int, int]
 """Address, member stride and sample stride in elements; a stride of 0 repeats one slice."""
 
+Around = tuple[int, int, int, int, int, int]
+"""Addresses of lower and upper bounds, or of lines and 0; strides by member, sample, row and line, in elements."""
+
 _NULL: View = (0, 0, 0)
+_NO_LINES: Around = (0, 0, 0, 0, 0, 0)
 
 LANES = 32
 GENERAL_BYTES = 256 << 20
@@ -62,6 +65,20 @@ class _Views:
             tensor = self._copy(tensor)
         return tensor.data_ptr(), 0 if tensor.shape[0] == 1 else tensor.stride(0)
 
+    def around(self, lower: Tensor, upper: Tensor, lines: Tensor) -> Around:
+        """Lines [P or 1, B or 1, R or 1, 4, n] if there are any, else bounds [P or 1, B or 1, n]; nothing if empty."""
+        if lines.numel():
+            if lines.stride(4) != 1 and lines.shape[4] > 1:
+                lines = self._copy(lines)
+            strides = [0 if n == 1 else stride for n, stride in zip(lines.shape, lines.stride(), strict=True)]
+            return lines.data_ptr(), 0, strides[0], strides[1], strides[2], lines.stride(3)
+        if not lower.numel():
+            return _NO_LINES
+        low, high = self(lower), self(upper)
+        if low[1:] != high[1:]:
+            low, high = (self(self._copy(bound)) for bound in torch.broadcast_tensors(lower, upper))
+        return low[0], high[0], low[1], low[2], 0, 0
+
     def _copy(self, tensor: Tensor) -> Tensor:
         self.copies.append(tensor.contiguous())
         return self.copies[-1]
@@ -98,31 +115,12 @@ def crown_pass(
     if len(weights) == 1 and C is None and None in known:
         lower, upper = ibp_affine(x_L, x_U, weights[0], biases[0], geometry, False)  # one layer: the same bounds
         return lower, upper if bound_upper else x_L.new_empty(0)
-    plain = not any(leaks) and not any(given.numel() for given in lines) and len(weights) <= _CUDA.max_layers
-    if plain and rule == "mask" and None in known:
-        return _masked(operands)
-    if not plain or rule != "adaptive":
+    if len(weights) > _CUDA.max_layers:
         return ops.crown_pass.reference(*operands)
-    found = _pass(x_L, x_U, weights, biases, lowers, uppers, C, known, geometry, 1 + bound_upper, hbox=False)
+    found = _pass(*operands[:8], known, geometry, leaks, rule, 1 + bound_upper)
     if found is None:
         return ops.crown_pass(*operands, backend="triton")
     return found
-
-
-def _masked(operands: Sequence[Any]) -> tuple[Tensor, Tensor]:
-    """HBox's exact part: one linear map for both sides, its value at the box's centre and its radius."""
-    x_L, x_U, weights, biases, lowers, uppers, _, C, _, _, geometry, _, _, bound_upper = operands
-    no_biases: list[Tensor | None] = [None] * len(weights)
-    found = _pass(x_L, x_U, weights, no_biases, lowers, uppers, C, (None, None), geometry, 1, hbox=True)
-    if found is None:
-        return ops.crown_pass(*operands, backend="triton")
-    values = interval.center(x_L, x_U).expand(len(weights[0]), -1, -1)
-    for k, layer in enumerate(decode(geometry)):
-        values = affine.forward(values, weights[k], layer) + affine.per_unit(biases[k], layer)[:, None]
-        if k < len(lowers) and layer.relu:
-            values = values * (lowers[k] >= 0).to(values.dtype)
-    center = values if C is None else (C @ values[..., None]).squeeze(-1)
-    return center - found[0], center + found[0] if bound_upper else x_L.new_empty(0)
 
 
 def _pass(
@@ -132,11 +130,13 @@ def _pass(
     biases: "list[Tensor] | list[Tensor | None]",
     lowers: list[Tensor],
     uppers: list[Tensor],
+    lines: list[Tensor],
     C: Tensor | None,
     known: tuple[Tensor | None, Tensor | None],
     geometry: list[int],
+    leaks: list[float],
+    rule: str,
     signs: int,
-    hbox: bool,
     variant: str = "",
 ) -> tuple[Tensor, Tensor] | None:
     """Launch a pass, by the named kernel or the best one; None leaves it to Triton."""
@@ -148,18 +148,61 @@ def _pass(
     if lower.numel() == 0:
         return lower, upper
     view = _Views()
-    arguments = _CUDA.Pass(
+    arguments = _arguments_of(
+        view, x_L, x_U, weights, biases, lowers, uppers, lines, C, known, geometry, leaks, rule, lower, upper, signs
+    )
+    device, stream = _where(x_L)
+    if not variant:
+        variant = _variant(device, arguments)
+        if variant == "general" and _for_triton(layers, rows, C is not None, x_L.dtype):
+            return None
+    _CUDA.run_pass(device, stream, arguments, variant, _Allocator(x_L))
+    return lower, upper
+
+
+class _Allocator:
+    """Gives a call its workspaces, and keeps them alive as long as it lives itself."""
+
+    def __init__(self, like: Tensor) -> None:
+        self.like, self.given = like, list[Tensor]()
+
+    def __call__(self, size: int) -> int:
+        self.given.append(_empty(self.like, size, dtype=torch.uint8))
+        return self.given[-1].data_ptr()
+
+
+def _arguments_of(
+    view: _Views,
+    x_L: Tensor,
+    x_U: Tensor,
+    weights: list[Tensor],
+    biases: "list[Tensor] | list[Tensor | None]",
+    lowers: list[Tensor],
+    uppers: list[Tensor],
+    lines: list[Tensor],
+    C: Tensor | None,
+    known: tuple[Tensor | None, Tensor | None],
+    geometry: list[int],
+    leaks: list[float],
+    rule: str,
+    lower: Tensor,
+    upper: Tensor,
+    signs: int,
+) -> Any:
+    """A pass with these results as the kernels are told of it; what ``view`` copies must outlive the call."""
+    members, samples, rows = lower.shape
+    return _CUDA.Pass(
         members=members,
         samples=samples,
         rows=rows,
         signs=signs,
-        hbox=hbox,
+        rule=rule,
         is_double=x_L.dtype == torch.float64,
         geometry=list(geometry),
         weights=[view.weights(weight) for weight in weights],
         biases=[view.weights(bias) for bias in biases],
-        lowers=[view(bound) for bound in lowers],
-        uppers=[view(bound) for bound in uppers],
+        arounds=[view.around(*around) for around in zip(lowers, uppers, lines, strict=True)],
+        leaks=list(leaks),
         x_lower=view(x_L),
         x_upper=view(x_U),
         C=_NULL if C is None else view(C.transpose(0, 1)),  # rows in the place of members
@@ -168,19 +211,6 @@ def _pass(
         lower=lower.data_ptr(),
         upper=upper.data_ptr(),
     )
-    device, stream = _where(x_L)
-    if not variant:
-        variant = _variant(device, arguments)
-        if variant == "general" and _for_triton(layers, rows, C is not None, x_L.dtype):
-            return None
-    workspaces: list[Tensor] = []
-
-    def allocate(size: int) -> int:
-        workspaces.append(_empty(x_L, size, dtype=torch.uint8))
-        return workspaces[-1].data_ptr()
-
-    _CUDA.run_pass(device, stream, arguments, variant, allocate)
-    return lower, upper
 
 
 def _variant(device: int, arguments: Any) -> str:
@@ -205,9 +235,25 @@ def _multiprocessors(device: torch.device) -> int:
 
 
 def pass_workspace(
+    layers: tuple[Geometry, ...],
+    spec_rows: int | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    backward: bool = False,
+) -> Workspace | Widest:
+    """What :func:`_pass` allocates for a two-sided pass; ``spec_rows``: rows of C, None for the last layer's.
+
+    With ``backward``, enough for its gradient too, beside the gradients of weights, bounds and C themselves.
+    """
+    forward = _forward_workspace(layers, spec_rows, device, dtype)
+    if not backward:
+        return forward
+    return Widest((forward, cuda_backward.pass_workspace(layers, spec_rows, dtype)))
+
+
+def _forward_workspace(
     layers: tuple[Geometry, ...], spec_rows: int | None, device: torch.device, dtype: torch.dtype
 ) -> Workspace | Widest:
-    """What :func:`_pass` allocates for a two-sided pass; ``spec_rows``: rows of C, None for the last layer's."""
     spec = spec_rows is not None
     rows = layers[-1].out_features if spec_rows is None else spec_rows
     if len(layers) == 1 and not spec:
@@ -238,19 +284,19 @@ def pass_workspace(
 def _arguments(layers: tuple[Geometry, ...], rows: int, spec: bool, dtype: torch.dtype, samples: int) -> Any:
     """A two-sided pass of these shapes, of which no address is ever read."""
     some: View = (16, 0, 0)
-    inner = [some] * (len(layers) - 1)
+    inner: list[Around] = [(16, 16, 0, 0, 0, 0)] * (len(layers) - 1)
     return _CUDA.Pass(
         members=1,
         samples=samples,
         rows=rows,
         signs=2,
-        hbox=False,
+        rule="adaptive",
         is_double=dtype == torch.float64,
         geometry=encode(layers),
         weights=[(16, 0)] * len(layers),
         biases=[(16, 0)] * len(layers),
-        lowers=inner,
-        uppers=inner,
+        arounds=inner,
+        leaks=[0.0] * len(layers),
         x_lower=some,
         x_upper=some,
         C=some if spec else _NULL,
@@ -263,7 +309,7 @@ def _arguments(layers: tuple[Geometry, ...], rows: int, spec: bool, dtype: torch
 
 @ops.ibp_affine.implement("cuda")
 def ibp_affine(
-    lower: Tensor, upper: Tensor, weight: Tensor, bias: Tensor, geometry: list[int], relu: bool
+    lower: Tensor, upper: Tensor, weight: Tensor, bias: Tensor, geometry: list[int], relu: bool, leak: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     (layer,) = decode(geometry)
     members, samples = weight.shape[0], lower.shape[1]
@@ -277,6 +323,7 @@ def ibp_affine(
             samples,
             list(geometry),
             relu,
+            leak,
             view.weights(weight),
             view.weights(bias),
             view(lower),
@@ -293,18 +340,20 @@ def relu_relaxation(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor, Tenso
 
 
 @ops.hbox_relu.implement("cuda")
-def hbox_relu(box_lower: Tensor, box_upper: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-    box = _elementwise(_CUDA.run_hbox_relu, box_lower, box_upper, lower, upper, outputs=2)
+def hbox_relu(
+    box_lower: Tensor, box_upper: Tensor, lower: Tensor, upper: Tensor, leak: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    box = _elementwise(_CUDA.run_hbox_relu, box_lower, box_upper, lower, upper, outputs=2, options=(leak,))
     return box[0], box[1]
 
 
-def _elementwise(launch: Any, *given: Tensor, outputs: int) -> list[Tensor]:
+def _elementwise(launch: Any, *given: Tensor, outputs: int, options: tuple[float, ...] = ()) -> list[Tensor]:
     """Tensors of one shape in, ``outputs`` contiguous ones out."""
     given = tuple(t.contiguous() for t in torch.broadcast_tensors(*given))
     made = [_empty(given[0], *given[0].shape) for _ in range(outputs)]
     if given[0].numel():
         addresses = [t.data_ptr() for t in (*given, *made)]
-        launch(*_where(given[0]), given[0].dtype == torch.float64, given[0].numel(), addresses)
+        launch(*_where(given[0]), given[0].dtype == torch.float64, given[0].numel(), addresses, *options)
     return made
 
 
@@ -323,3 +372,6 @@ def robust_cross_entropy(margin_lower: Tensor) -> Tensor:
         loss.data_ptr(),
     )
     return loss
+
+
+from glsk import cuda_backward  # noqa: E402  adds the gradients; it needs what is above

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import passes
+import glsk
+from bench import cost_backward, passes
+from glsk import models
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,6 +40,14 @@ def test_the_table_sends_passes_where_the_backend_does() -> None:
         for path in ("glsk/cuda.py", "bench/cost_table.py")
     )
     assert of_backend == of_table
+
+
+def test_a_gradient_is_three_times_the_arithmetic_of_a_pass() -> None:
+    layers = glsk.BoundedModule(models.build("cnn3"), (1, 28, 28)).chain.geometry
+    hidden, margins = cost_backward.cost(layers[:2], None), cost_backward.cost(layers, 9)
+    assert hidden.useful == 3 * 784 * 4 * 4 * 8 * (1 + 5 * 5)  # an inner row's taps, and each one's below
+    assert 1.4e6 < margins.useful - 3 * 9 * 392 * 10 < 3 * 9 * (392 * 4 * 4 * 8 + 1568 * 5 * 5)  # less what is padding
+    assert (hidden.groups, margins.groups) == (25, 1)
 
 
 def test_a_measured_time_takes_its_place(tmp_path: Path) -> None:

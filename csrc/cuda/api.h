@@ -24,11 +24,20 @@ std::string select_pass(const Pass& pass, bool is_double);
 // Bytes that the deep kernel would ask for.
 std::size_t deep_workspace(const Pass& pass);
 
+// The gradient of a pass, by the general kernels, whatever ran forwards; and the bytes of one thread block of it, of which
+// there are at most backward_blocks.
+void run_pass_backward(const Pass& pass, const PassGradient& gradient, bool is_double, void* stream,
+                       const Allocate& allocate);
+std::size_t backward_block_bytes(const Pass& pass, bool is_double);
+std::int64_t backward_blocks(const Pass& pass, bool is_double);
+
 void run_ibp(const Interval& interval, bool is_double, void* stream);
+void run_ibp_backward(const Interval& interval, const IntervalGradient& gradient, bool is_double, void* stream,
+                      const Allocate& allocate);
 void run_relu_relaxation(const void* lower, const void* upper, void* lower_slope, void* upper_slope, void* intercept,
                          std::int64_t size, bool is_double, void* stream);
 void run_hbox_relu(const void* box_lower, const void* box_upper, const void* lower, const void* upper, void* out_lower,
-                   void* out_upper, std::int64_t size, bool is_double, void* stream);
+                   void* out_upper, double leak, std::int64_t size, bool is_double, void* stream);
 void run_robust_cross_entropy(const View& margins, std::int64_t members, std::int64_t samples, std::int64_t rows,
                               void* loss, bool is_double, void* stream);
 

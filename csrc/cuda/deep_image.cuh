@@ -79,8 +79,7 @@ struct Image {
 
     // Complete coefficients of the pair's two columns, of one row of the tile, meet the box.
     __device__ __forceinline__ void meet(const float4& at, float left, float right, float& sum) const {
-        sum += left * at.x, sum += fminf(left, 0.f) * at.y;
-        sum += right * at.z, sum += fminf(right, 0.f) * at.w;
+        sum += left * (left < 0.f ? at.y : at.x), sum += right * (right < 0.f ? at.w : at.z);
     }
 
     // The pair, whose sums are the given ones, gets nothing more from this row of level 0.
@@ -134,6 +133,7 @@ struct Image {
 
     // After the row's last pixel, x1 - 1.
     __device__ __forceinline__ void end_row(int x1) {
+        __syncwarp();  // as in walk_row: the row may have had no pixel
 #pragma unroll
         for (int c = 0; c < CHANNELS; ++c) {
             if (c >= channels()) break;

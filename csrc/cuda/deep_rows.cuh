@@ -20,6 +20,7 @@ __device__ __forceinline__ Window inputs_of(const Layer& layer, const Window& ou
 
 // Finds the tile's windows of all levels. Rows of a convolution, most often of one position, have small ones.
 __device__ void find_windows(const Pass& pass, const Shape& shape, const Tile& tile) {
+    __syncwarp();  // the warp's tile before has been read to its end
     const Layer& last = pass.layer[pass.layers - 1];
     Window window = {0, shape.level[shape.top].height, 0, shape.level[shape.top].width};
     if (!last.is_linear()) {
@@ -127,9 +128,9 @@ __device__ __forceinline__ void write_bounds(const Pass& pass, const Tile& tile,
         const float bias = last_bias(pass, tile, row);
         const std::int64_t at = (tile.p * pass.samples + tile.b) * pass.rows + row;
         if (r == 1 && pass.signs == 2) {
-            static_cast<float*>(pass.upper)[at] = bias - sums.at[r];
+            static_cast<float*>(pass.upper)[at] = -sound(sums.at[r] - bias);
         } else {
-            static_cast<float*>(pass.lower)[at] = bias + sums.at[r];
+            static_cast<float*>(pass.lower)[at] = sound(bias + sums.at[r]);
         }
     }
 }

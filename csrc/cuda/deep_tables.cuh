@@ -54,8 +54,8 @@ __device__ void prepare_tables(const Pass& pass, const Shape& shape, std::int64_
         const Layer& layer = pass.layer[k];
         const Level& level = shape.level[k];
         const int channels = level.groups * GROUP, area = level.height * level.width;
-        const float* lower = slice<float>(layer.lower, p, b);
-        const float* upper = slice<float>(layer.upper, p, b);
+        const float* lower = lower_of<float>(layer.around, p, b);
+        const float* upper = upper_of<float>(layer.around, p, b);
         float2* to = tables + level.table;
         batched<4>(
             Strided(1, area), channels,
@@ -65,17 +65,15 @@ __device__ void prepare_tables(const Pass& pass, const Shape& shape, std::int64_
                 return float2{lower[channel * area + position], upper[channel * area + position]};
             },
             [&](int index, const float2& bounds) {
-                const Relaxation<float> r = pass.hbox ? mask(bounds.x) : relax(bounds.x, bounds.y);
-                to[index % area * channels + index / area] = float2{r.upper_slope, r.intercept};
+                const Lines<float> lines = relu_lines(pass.rule, bounds.x, bounds.y);
+                to[index % area * channels + index / area] = float2{lines.upper_slope, lines.upper_intercept};
             });
     }
     const Layer& layer = pass.layer[0];
     const auto at = [&](int channel, int row, int column) {
         if (row < 0 || row >= layer.in_height || column < 0 || column >= layer.in_width) return float2{0.f, 0.f};
-        float center, radius;
         const int input = (channel * layer.in_height + row) * layer.in_width + column;
-        center_radius<float>(pass, p, b, input, center, radius);
-        return float2{center - radius, 2.f * radius};
+        return float2{slice<float>(pass.x_lower, p, b)[input], slice<float>(pass.x_upper, p, b)[input]};
     };
     float4* box = reinterpret_cast<float4*>(tables) + shape.box;
     for (Strided i(shape.image_rows, shape.pairs); i.outer < layer.in_channels; i.next()) {

@@ -84,6 +84,7 @@ __device__ __forceinline__ void walk_row(const Pass& pass, const Shape& shape, c
     const auto first_of = [&](int q) { return STRIDE * q - layer.pad_width; };
     const auto load_one = [&](int x) { return load(min(max(x, x0), x1 - 1)); };
     const auto finish = [&](int q, Cell& cell, const Entries (&entries)[2]) {
+        __syncwarp();  // of what emit shares, other lanes have read by now what they read two pixels ago
 #pragma unroll
         for (int px = 0; px < 2; ++px) {
             const int x = first_of(q) + px;

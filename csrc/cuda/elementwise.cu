@@ -13,19 +13,20 @@ __global__ void relaxation_kernel(const T* lower, const T* upper, T* lower_slope
                                   const std::int64_t size, const std::int64_t first) {
     const std::int64_t i = (first + blockIdx.x) * THREADS + threadIdx.x;
     if (i >= size) return;
-    const Relaxation<T> r = relax(lower[i], upper[i]);
-    lower_slope[i] = r.lower_slope, upper_slope[i] = r.upper_slope, intercept[i] = r.intercept;
+    const Lines<T> lines = relu_lines(Rule::adaptive, lower[i], upper[i]);
+    lower_slope[i] = lines.lower_slope, upper_slope[i] = lines.upper_slope, intercept[i] = lines.upper_intercept;
 }
 
 template <class T>
 __global__ void hbox_kernel(const T* box_lower, const T* box_upper, const T* lower, const T* upper, T* out_lower,
-                            T* out_upper, const std::int64_t size, const std::int64_t first) {
+                            T* out_upper, const T leak, const std::int64_t size, const std::int64_t first) {
     const std::int64_t i = (first + blockIdx.x) * THREADS + threadIdx.x;
     if (i >= size) return;
-    const bool active = lower[i] >= T(0);
-    const T positive = upper[i] < T(0) ? T(0) : upper[i];  // keeps NaN
-    out_lower[i] = active ? box_lower[i] : T(0);
-    out_upper[i] = active ? box_upper[i] : positive;
+    const T l = lower[i], u = upper[i], none = poison(l, u);
+    const bool active = l >= T(0);
+    // leak z + (1 - leak) ReLU(z): below an unstable unit's mask only leak z stays an exact function of the input.
+    out_lower[i] = (active ? T(1) : leak) * box_lower[i] + none;
+    out_upper[i] = (active ? box_upper[i] : leak * box_upper[i] + (T(1) - leak) * (u < T(0) ? T(0) : u)) + none;
 }
 
 template <class T>
@@ -47,10 +48,10 @@ void relaxation(const void* lower, const void* upper, void* lower_slope, void* u
 
 template <class T>
 void hbox(const void* box_lower, const void* box_upper, const void* lower, const void* upper, void* out_lower,
-          void* out_upper, std::int64_t size, void* stream) {
+          void* out_upper, double leak, std::int64_t size, void* stream) {
     launch_pairs("hbox_relu", hbox_kernel<T>, divide_up<std::int64_t>(size, THREADS), 1, THREADS, 0, stream,
                  in<T>(box_lower), in<T>(box_upper), in<T>(lower), in<T>(upper), out<T>(out_lower), out<T>(out_upper),
-                 size);
+                 T(leak), size);
 }
 
 }  // namespace
@@ -62,8 +63,9 @@ void run_relu_relaxation(const void* lower, const void* upper, void* lower_slope
 }
 
 void run_hbox_relu(const void* box_lower, const void* box_upper, const void* lower, const void* upper, void* out_lower,
-                   void* out_upper, std::int64_t size, bool is_double, void* stream) {
-    (is_double ? hbox<double> : hbox<float>)(box_lower, box_upper, lower, upper, out_lower, out_upper, size, stream);
+                   void* out_upper, double leak, std::int64_t size, bool is_double, void* stream) {
+    (is_double ? hbox<double> : hbox<float>)(box_lower, box_upper, lower, upper, out_lower, out_upper, leak, size,
+                                             stream);
 }
 
 }  // namespace glsk::cuda

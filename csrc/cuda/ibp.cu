@@ -1,30 +1,16 @@
 // Interval bound propagation through one layer: centre W c + b, radius |W| r.
 #include "api.h"
-#include "platform.cuh"
-#include "relaxation.cuh"
+#include "interval.cuh"
 
 namespace glsk::cuda {
 namespace {
 
 template <class T>
-__device__ __forceinline__ void read_box(const Interval& interval, std::int64_t p, std::int64_t b, std::int64_t input,
-                                         T& center, T& radius) {
-    T l = slice<T>(interval.lower, p, b)[input], u = slice<T>(interval.upper, p, b)[input];
-    if (interval.relu) l = l < T(0) ? T(0) : l, u = u < T(0) ? T(0) : u;  // NaN stays
-    center = (l + u) / 2, radius = (u - l) / 2;
-}
-
-template <class T>
-__device__ __forceinline__ T magnitude(T value) {
-    return value < T(0) ? -value : value;
-}
-
-template <class T>
 __device__ __forceinline__ void write_box(const Interval& interval, std::int64_t p, std::int64_t b, std::int64_t unit,
                                           T center, T radius) {
     const std::int64_t at = (p * interval.samples + b) * interval.layer.out_features() + unit;
-    static_cast<T*>(interval.out_lower)[at] = center - radius;
-    static_cast<T*>(interval.out_upper)[at] = center + radius;
+    static_cast<T*>(interval.out_lower)[at] = sound(center - radius);
+    static_cast<T*>(interval.out_upper)[at] = -sound(-center - radius);
 }
 
 // --- convolution: a thread makes one position of eight channels for two samples ---

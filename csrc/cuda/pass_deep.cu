@@ -145,9 +145,11 @@ bool is_small(const Layer& layer) {
 
 bool has_the_form(const Pass& pass) {
     const int top = pass.layers - 2;
-    if (top < 1 || top >= MAX_LEVELS || pass.rows >= 1 << 30) return false;
+    if (top < 1 || top >= MAX_LEVELS || pass.rows >= 1 << 30 || pass.rule == Rule::parallel) return false;
     for (int k = 0; k <= top; ++k) {
         const Layer& layer = pass.layer[k];
+        // A lower line is made from the upper one: of a plain ReLU with lines by DeepPoly's rule or a mask.
+        if (layer.relu && (layer.leak != 0 || layer.around.are_lines())) return false;
         if (!is_small(layer) || !is_strided(layer, k == 0 ? FIRST_KERNEL : KERNEL)) return false;
         const Layer& below = pass.layer[std::max(k - 1, 0)];
         if (k > 0 && (layer.in_channels != below.out_channels || layer.in_height != below.out_height ||

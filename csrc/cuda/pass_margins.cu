@@ -84,7 +84,7 @@ __device__ void through_linear(const Pass& pass, const Job& job, const float* ro
 #pragma unroll
             for (int v = 0; v < LANES; ++v) a[v] += rows[logit * LANES + v] * w;
         }
-        const Steps<float> steps(relaxation_of<float>(conv2, pass.hbox, job.p, job.b, unit),
+        const Steps<float> steps(lines_of<float>(conv2, pass.rule, job.p, job.b, unit),
                                  bias_of<float>(conv2, job.p, unit / area));
 #pragma unroll
         for (int v = 0; v < LANES; ++v) second[unit * LANES + v] = steps.apply(a[v], total[v]);
@@ -148,7 +148,7 @@ __device__ void through_second(const Pass& pass, const Shape& shape, const Job& 
                 for (int i = 0; i < CHANNELS; ++i) {
                     if (channel + i >= conv2.in_channels) continue;
                     const int unit = ((channel + i) * conv2.in_height + y) * conv2.in_width + x;
-                    const Steps<float> steps(relaxation_of<float>(conv1, pass.hbox, job.p, job.b, unit),
+                    const Steps<float> steps(lines_of<float>(conv1, pass.rule, job.p, job.b, unit),
                                              bias_of<float>(conv1, job.p, channel + i));
 #pragma unroll
                     for (int v = 0; v < LANES; ++v) {
@@ -242,7 +242,7 @@ __device__ void finish(const Pass& pass, const Job& job, const float* rows, cons
             sum += rows[logit * LANES + me] * bias_of<float>(linear, job.p, logit);
         }
         void* out = job.sign > 0.f ? pass.lower : pass.upper;
-        static_cast<float*>(out)[(job.p * pass.samples + job.b) * pass.rows + job.first_row + me] = job.sign * sum;
+        static_cast<float*>(out)[(job.p * pass.samples + job.b) * pass.rows + job.first_row + me] = job.sign * sound(sum);
     }
 }
 
@@ -293,6 +293,7 @@ bool fits_margins(const Pass& pass) {
     for (int k = 0; k < 3; ++k) {  // before the sum below can overflow an int
         const Layer& layer = pass.layer[k];
         if (layer.in_features() > (1 << 20) || layer.out_features() > (1 << 20)) return false;
+        if (layer.relu && layer.around.row != 0) return false;  // lines that differ by the row
         if (layer.in_channels * std::int64_t(layer.out_channels) > (1 << 24)) return false;
     }
     if (pass.rows > 4 * LANES) return false;  // more rows share more in the general kernel

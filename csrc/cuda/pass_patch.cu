@@ -63,8 +63,9 @@ __device__ void fill(const Pass& pass, const Shape& shape, std::int64_t p, std::
     const Layer& first = pass.layer[0];
     const Layer& second = pass.layer[1];
     float4* slopes = reinterpret_cast<float4*>(memory);
-    const float* lower = slice<float>(first.lower, p, b);
-    const float* upper = slice<float>(first.upper, p, b);
+    const float* lower = lower_of<float>(first.around, p, b);
+    const float* upper = upper_of<float>(first.around, p, b);
+    const float leak = static_cast<float>(first.leak);
     batched<4>(
         Strided(shape.hidden_height, shape.hidden_width), first.out_channels,
         [&](int channel, int row, int column) -> Unit {
@@ -76,8 +77,7 @@ __device__ void fill(const Pass& pass, const Shape& shape, std::int64_t p, std::
             return {lower[unit], upper[unit], bias, inside};
         },
         [&](int index, const Unit& unit) {
-            const Relaxation<float> r = pass.hbox ? mask(unit.low) : relax(unit.low, unit.high);
-            const Steps<float> s(r, unit.bias);
+            const Steps<float> s(lines_from_bounds(pass.rule, leak, unit.low, unit.high), unit.bias);
             slopes[index] = unit.inside ? float4{s.slope, s.constant, s.negative_slope, s.negative_constant}
                                         : float4{0.f, 0.f, 0.f, 0.f};
         });
@@ -254,7 +254,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
         const std::int64_t pair = first_pair + block_index() / pass.chunks;
         float* out = static_cast<float*>(upper ? pass.upper : pass.lower) + pair * pass.rows;
         out[(row.channel * second.out_height + row.y) * second.out_width + row.x] =
-            upper ? middle + radius : middle - radius;
+            upper ? middle + radius : middle - radius;  // to the pass above an infinite one is no bound
     }
 }
 
@@ -268,7 +268,7 @@ template <class Serve>
 bool with_instance(const Pass& pass, Serve serve) {
     const Layer& first = pass.layer[0];
     const Layer& second = pass.layer[1];
-    if (pass.layers != 2 || pass.C.data != nullptr) return false;
+    if (pass.layers != 2 || pass.C.data != nullptr || (first.relu && first.around.are_lines())) return false;
     const auto matches = [&](int K2, int S1, int K1) {
         return is_square(first, K1, S1) && is_square(second, K2, second.stride_height);
     };

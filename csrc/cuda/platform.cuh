@@ -62,7 +62,7 @@ __device__ __forceinline__ unsigned pack_bf16(float low, float high) {
 //   b0 (k 2t, column g), b1 (k 2t + 8, column g);
 //   c[0], c[1] (row g, columns 2t, 2t + 1), c[2], c[3] (row g + 8).
 __device__ __forceinline__ void mma_bf16(float (&d)[4], const uint4& a, unsigned b0, unsigned b1, const float (&c)[4]) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
         "{%10, %11, %12, %13};"
         : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
         : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
@@ -83,6 +83,7 @@ namespace glsk::cuda {
 
 inline void check(cudaError_t status, const char* what) {
     if (status != cudaSuccess) {
+        cudaGetLastError();  // reported here: the next launch must not report it again
         throw std::runtime_error(std::string("CUDA: ") + what + ": " + cudaGetErrorString(status));
     }
 }

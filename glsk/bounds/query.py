@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from glsk import ops
@@ -117,7 +118,8 @@ class Query:
         how = "adaptive", self.bound_upper, self.iterations, self.lr
         if self.linear is not None:
             self.linear.append(optimised_functions(*(*operands, *how)))
-            return least_and_greatest(self.linear[-1], self.x_L, self.x_U)
+            with torch.no_grad():  # as the functions are
+                return least_and_greatest(self.linear[-1], self.x_L, self.x_U)
         return ops.optimised_pass(*operands, *how, backend=self.backend)
 
     def hbox_radius(self, k: int, inner: list[Bounds]) -> Tensor:

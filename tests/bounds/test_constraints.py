@@ -278,6 +278,12 @@ def test_gradients_of_linear_functions() -> None:
     assert made.grad.abs().sum() > 0
 
 
+def test_optimised_functions_have_no_gradient() -> None:
+    params = QUERY.params.clone().requires_grad_()
+    lower, _, functions = QUERY.bounds("alpha-CROWN", params=params, return_linear=True)
+    assert not any(tensor.requires_grad for tensor in (lower, *functions))
+
+
 ZEROS = torch.zeros(3, 6, dtype=torch.float64)
 BAD = [
     ({"intermediate": {"1": (ZEROS, ZEROS)}}, ValueError, r"intermediate: \['1'\] name no affine layer"),

@@ -183,6 +183,15 @@ inline float __shfl_xor_sync(unsigned, float value, int mask) {
     return __uint_as_float(emulate::Exchange<1>::all({__float_as_uint(value)})[lane ^ mask][0]);
 }
 
+inline double __shfl_xor_sync(unsigned, double value, int mask) {
+    const unsigned lane = emulate::current % emulate::WARP;
+    std::array<std::uint32_t, 2> words;
+    std::memcpy(words.data(), &value, 8);
+    words = emulate::Exchange<2>::all(words)[lane ^ mask];
+    std::memcpy(&value, words.data(), 8);
+    return value;
+}
+
 // --- the runtime -----------------------------------------------------------------------------------------------------
 
 using cudaError_t = int;

@@ -83,10 +83,10 @@ def _run(command: list[str]) -> None:
 @contextmanager
 def installed(path: Path) -> Iterator[tuple[ModuleType, Emulation]]:
     """Within it, backend="cuda" runs the emulated kernels on CPU tensors; afterwards everything is as before."""
-    names = ("glsk._CUDA", "glsk.cuda")
+    names = ("glsk._CUDA", "glsk.cuda", "glsk.cuda_backward")
     modules = {name: sys.modules.pop(name, None) for name in names}
-    attributes = {name: glsk.__dict__.pop(name, None) for name in ("_CUDA", "cuda")}
-    implementations = {op.name: dict(op._implementations) for op in ops.ALL}
+    attributes = {name: glsk.__dict__.pop(name, None) for name in ("_CUDA", "cuda", "cuda_backward")}
+    registered = {op.name: (dict(op._implementations), dict(op._backwards)) for op in ops.ALL}
     entry = backends._BACKENDS["cuda"]
     try:
         # Under a name of its own: pybind11 would hand out a module of that name which is already loaded, the real one.
@@ -105,8 +105,9 @@ def installed(path: Path) -> Iterator[tuple[ModuleType, Emulation]]:
         backends._BACKENDS["cuda"] = entry
         _forget()
         for op in ops.ALL:
-            op._implementations.clear()
-            op._implementations.update(implementations[op.name])
+            for now, before in zip((op._implementations, op._backwards), registered[op.name], strict=True):
+                now.clear()
+                now.update(before)
         for name in names:
             sys.modules.pop(name, None)
             if modules[name] is not None:

@@ -73,10 +73,15 @@ class Problem:
         known = (None, None) if self.known is None or hbox else tuple(t.to(dtype) for t in self.known)
         if hbox:
             biases = [None] * len(weights)
+            x_U = x_U / 2 - x_L / 2
+            x_L = -x_U
+        none = [x_L.new_empty(0)] * len(lowers)
+        rule, leaks = "mask" if hbox else "adaptive", [0.0] * len(weights)
         found = launcher._pass(
-            x_L, x_U, weights, biases, lowers, uppers, C, known, encode(self.layers), signs, hbox, variant
+            *(x_L, x_U, weights, biases, lowers, uppers, none, C, known),
+            *(encode(self.layers), leaks, rule, signs, variant),
         )
-        return list(found[:signs])
+        return [-found[0]] if hbox else list(found[:signs])
 
 
 def problem(

@@ -132,6 +132,55 @@ def test_a_member_and_sample_do_not_depend_on_their_company(method: str) -> None
     assert_close(bounded.compute_bounds(**alone, method=method)[0].cpu(), lower[2:3, 3:4].cpu().double(), 1e-6)
 
 
+def loss_gradient(bounded: glsk.BoundedModule, arguments: dict, method: str) -> tuple[Tensor, Tensor]:
+    """By the weights of every member and by the images."""
+    params, x = (arguments[name].detach().clone().requires_grad_() for name in ("params", "x"))
+    lower, _ = bounded.compute_bounds(**{**arguments, "params": params, "x": x}, method=method)
+    return torch.autograd.grad(glsk.robust_cross_entropy(lower, backend=arguments["backend"]).sum(), [params, x])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("method", ["IBP", "HBox", "CROWN-IBP", "CROWN", "DeepZ"])
+def test_gradients(method: str, dtype: torch.dtype) -> None:
+    """Fused ones against the float64 reference's, on its device; the same bits every time."""
+    bounded, arguments = query(3, 17, dtype)
+    found = loss_gradient(bounded, arguments, method)
+    double = {name: v.double() if torch.is_tensor(v) else v for name, v in arguments.items()}
+    wanted = loss_gradient(bounded, {**double, "backend": "reference"}, method)
+    for one, other in zip(found, wanted, strict=True):
+        assert_close(one.cpu(), other.cpu(), TOLERANCE[dtype])
+    for one, other in zip(found, loss_gradient(bounded, arguments, method), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(("variant", "shape", "outputs", "rows"), VARIANTS)
+def test_the_gradient_of_a_pass(
+    launcher: object, variant: str, shape: tuple, outputs: int | None, rows: int | None
+) -> None:
+    """Of every shape that has a kernel, with random upstream gradients, half of them zero."""
+    given_ = on_gpu(problem(chain(*shape, outputs), members=2, samples=3, rows=rows, known=rows is None))
+    x_L, x_U, weights, biases, lowers, uppers, C = given_._cast(torch.float64)
+    none, known = [x_L.new_empty(0)] * len(lowers), given_.known or (None, None)
+    values = [x_L, x_U, weights, biases, lowers, uppers, none, C, *known]
+    geometry, leaks = encode(given_.layers), [0.0] * len(weights)
+
+    def gradients(backend: str, dtype: torch.dtype) -> list[Tensor]:
+        def leaf(value: object) -> object:
+            if isinstance(value, list):
+                return [leaf(v) for v in value]
+            return value.detach().to(dtype).requires_grad_() if isinstance(value, Tensor) else value
+
+        operands = [leaf(value) for value in values]
+        made = ops.crown_pass(*operands, geometry, leaks, "adaptive", True, backend=backend)
+        torch.manual_seed(1)
+        grads = [torch.randn_like(m, dtype=torch.float64) * (torch.rand_like(m) < 0.5) for m in made]
+        leaves = [t for o in operands for t in (o if isinstance(o, list) else [o]) if t is not None and t.numel()]
+        return list(torch.autograd.grad(list(made), leaves, [g.to(dtype) for g in grads], allow_unused=True))
+
+    for one, other in zip(gradients("cuda", torch.float64), gradients("reference", torch.float64), strict=True):
+        assert_close(one.cpu(), other.cpu(), TOLERANCE[torch.float64])
+
+
 def test_work_goes_to_the_current_stream() -> None:
     bounded, arguments = query(8, 64)
     wanted = bounded.compute_bounds(**arguments)

@@ -46,7 +46,7 @@ def report(capability: int, nets: list[str]) -> list[dict[str, object]]:
         if not nets:
             continue
         for plan in dict.fromkeys((plans[0], heaviest)):
-            binary = aot.compile_pass(plan, 1, False, 4, "tf32x3", capability)
+            binary = aot.compile_pass(plan, 1, False, 2, "tf32x3", capability)
             add(f"{net} HBox pass to layer {plan.depth}", binary, True)
         for k, layer in enumerate(layers[:-1]):
             add(f"{net} interval step {k}", aot.compile_ibp(layer, k > 0, capability), True)
