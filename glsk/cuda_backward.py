@@ -26,7 +26,7 @@ def crown_pass(
     """The gradient of a pass (csrc/cuda/pass_general_backward.cu): no tape, the same bits every time."""
     x_L, x_U, weights, biases, lowers, uppers, lines, C, known_lower, known_upper, geometry, leaks, rule, _ = operands
     if len(weights) > cuda._CUDA.max_layers:
-        return ops.crown_pass._reference_gradient(operands, grads, needs)
+        return ops.crown_pass.reference_gradient(operands, grads, needs)
     wanted = _Wanted(operands[:10], needs)
     sides = [_given(grad) for grad in grads]
     known: list[Tensor | None] = [None, None]

@@ -71,7 +71,7 @@ def granted() -> int | None:
 
 @contextmanager
 def grant(scratch: int | None) -> Iterator[None]:
-    """Let passes within it, and their gradients, allocate at most so many bytes of scratch (but one program's at least)."""
+    """Let passes within it, and their gradients, allocate at most so many bytes of scratch (one program's at least)."""
     token = _granted.set(scratch)
     try:
         yield

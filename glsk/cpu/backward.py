@@ -43,8 +43,7 @@ def ibp_affine(
         *map(address, by_box),
         _groups(decode(geometry), weight, lower.shape[1]),
     )
-    found = [None if d is None else by.sum_to_size(d.shape) for d, by in zip((d_lower, d_upper), by_box, strict=True)]
-    return [*found, d_weight, d_bias]
+    return [*_narrowed(by_box, [d_lower, d_upper]), d_weight, d_bias]
 
 
 @ops.crown_pass.implement_backward("cpu")
@@ -93,8 +92,7 @@ def crown_pass(
         address(d_C),
         _groups(layers, weights[0], samples),
     )
-    d_x = [None if d is None else by.sum_to_size(d.shape) for d, by in zip(d_x, by_x, strict=True)]
-    d_lines = [None if d is None else by.sum_to_size(d.shape) for d, by in zip(d_lines, by_lines, strict=True)]
+    d_x, d_lines = _narrowed(by_x, d_x), _narrowed(by_lines, d_lines)
     found = [*d_x, *d_weights, *d_biases, *d_lowers, *d_uppers, *d_lines]
     found += [d_C] if C is not None else []
     return [*found, *[d for d, k in zip(d_known, (known_lower, known_upper), strict=True) if k is not None]]
@@ -142,13 +140,9 @@ def chain_bounds(
             address(to_C),
             _groups(layers, part[2][0], hidden.shape[1]),
         )
-        for whole, some, at in (
-            *((d, t, (slice(None), b)) for d, t in zip(d_x, to_x, strict=True)),
-            *((d, t, p) for d, t in zip(d_weights + d_biases, to_layers[0] + to_layers[1], strict=True)),
-            (d_C, to_C, b),
-        ):
-            if whole is not None:
-                whole[at] += some
+        _add([None if d is None else d[:, b] for d in d_x], to_x)
+        _add([None if d is None else d[p] for d in d_weights + d_biases], to_layers[0] + to_layers[1])
+        _add([None if d_C is None else d_C[b]], [to_C])
     found = [*d_x, *d_weights, *d_biases]
     return [*found, d_C] if C is not None else found
 
@@ -157,6 +151,18 @@ def _like(tensors: Sequence[Tensor], needs: "Sequence[bool] | Iterator[bool]") -
     """Zeros where a gradient is wanted."""
     wants = iter(needs)
     return [t.new_zeros(t.shape) if next(wants) else None for t in tensors]
+
+
+def _add(to: Gradients, parts: Gradients) -> None:
+    for whole, part in zip(to, parts, strict=True):
+        if whole is not None and part is not None:
+            whole += part
+
+
+def _narrowed(found: Gradients, wanted: Gradients) -> Gradients:
+    """Gradients by tensors that members or samples shared."""
+    pairs = zip(found, wanted, strict=True)
+    return [None if by is None or like is None else by.sum_to_size(like.shape) for by, like in pairs]
 
 
 def _sums(layers: Sequence[Geometry], weight: Tensor) -> int:
