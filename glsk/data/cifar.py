@@ -114,7 +114,9 @@ def _pickled(raw: bytes, source: str) -> tuple[np.ndarray, np.ndarray]:
         if max(images.nbytes, labels.nbytes // 8) > len(raw):  # an array built, but never filled
             raise ValueError(f"{images.nbytes} bytes of pixels in a file of {len(raw)}")
     except Exception as error:  # a damaged pickle raises nearly anything
-        raise DataError(f"{source}: truncated or corrupt, or not a CIFAR-10 batch ({error})") from error
+        told = isinstance(error, ValueError | EOFError | pickle.UnpicklingError) and str(error).isprintable()
+        reason = str(error) if told else type(error).__name__
+        raise DataError(f"{source}: truncated or corrupt, or not a CIFAR-10 batch ({reason})") from error
     return images.reshape(-1, 3, 32, 32), labels
 
 

@@ -97,11 +97,13 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, source: str) -> np.n
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     """(shape, whether in Fortran's order, dtype) of a .npy stream."""
     version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(file)
-    if version == (2, 0):
-        return np.lib.format.read_array_header_2_0(file)
-    raise ValueError(f"unknown version {version} of the .npy format")
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError(f"unknown version {version} of the .npy format")
+    try:
+        return readers[version](file)
+    except Exception as error:  # NumPy parses it as Python: errors of the tokenizer, the parser and the evaluation
+        raise ValueError(f"the header of an array cannot be read: {type(error).__name__}") from error
 
 
 def _pair(images: np.ndarray, labels: np.ndarray, source: str, part: str = "test") -> tuple[Tensor, Tensor]:
