@@ -19,7 +19,11 @@ def run(name: str, seconds: float, seed: int, findings: Path) -> int:
     target, saved = targets.load(name), findings / f"{name}-{seed}.pt"
     tried, end = 0, time.monotonic() + seconds
     settings = hypothesis.settings(
-        max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
     )
 
     def check(value: Any) -> None:

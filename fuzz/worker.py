@@ -1,5 +1,6 @@
 """One target in a process of its own: ``python -m fuzz.worker NAME SECONDS SEED``, or ``... NAME FILE``."""
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ CORPUS = ROOT / "build" / "fuzz" / "corpus"
 def main(name: str, *rest: str) -> None:
     """Exits by an exception, or a signal, on a finding."""
     native.install()
+    logging.getLogger("glsk").setLevel(logging.ERROR)  # notes of files without a digest
     import torch
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from glsk.arguments import printable
 from glsk.data.dataset import Dataset, images_to_tensor, labels_to_tensor
 from glsk.errors import DataError
 
@@ -44,7 +45,7 @@ def load_npz(path: Path) -> Dataset:
     else:
         x, y = arrays.get("x", arrays.get("images")), arrays.get("y", arrays.get("labels"))
         if x is None or y is None:
-            raise DataError(f"{path}: holds {', '.join(sorted(keys)) or 'nothing'}; expected {_KEYS}")
+            raise DataError(f"{path}: holds {printable(', '.join(sorted(keys)) or 'nothing')}; expected {_KEYS}")
         x_test, y_test = _pair(x, y, str(path))
         x_train, y_train = x_test[:0], y_test[:0]
     if x_train.shape[1:] != x_test.shape[1:]:
@@ -71,7 +72,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
         raise
     # What zipfile and the parser of NumPy's headers raise on damage; RuntimeError is an encrypted member.
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, TypeError, KeyError, RuntimeError) as error:
-        raise DataError(f"{path}: truncated, corrupt or not an .npz archive ({error})") from error
+        raise DataError(f"{path}: truncated, corrupt or not an .npz archive ({printable(error)})") from error
 
 
 def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, source: str) -> np.ndarray:

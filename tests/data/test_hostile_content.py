@@ -35,6 +35,16 @@ def test_a_header_that_is_no_header(tmp_path, header):
     assert len(str(error.value).splitlines()) == 1
 
 
+def test_a_key_of_several_lines_is_told_in_one(tmp_path):
+    path = tmp_path / "keys.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a\nb" + "c" * 1000, b"")
+    with pytest.raises(DataError, match=r"keys\.npz: holds a\\nbccc") as error:
+        load(str(path))
+    assert len(str(error.value).splitlines()) == 1
+    assert len(str(error.value)) < 600
+
+
 def test_float_images_load_without_a_warning(tmp_path):
     path = tmp_path / "float.npz"
     np.savez(path, x=X.astype(np.float32), y=Y)
