@@ -33,6 +33,13 @@ def listed(names: Iterable[object], most: int = 3) -> str:
     return f"[{shown}]" if len(names) <= most else f"[{shown}, and {len(names) - most} more]"
 
 
+def printable(text: object, most: int = 200) -> str:
+    """What a file says, fit for one line of a message: escaped, and cut where it is long."""
+    shown = str(text)[: most + 1]
+    shown = shown if shown.isprintable() else shown.encode("unicode_escape").decode()
+    return shown if len(shown) <= most else f"{shown[:most]}..."
+
+
 def _short(text: str) -> str:
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from glsk.arguments import printable
 from glsk.data.cifar_archive import ARCHIVES, BATCHES, MAX_BATCH, PYTHON_SHA256, Reader, archive_reader
 from glsk.data.dataset import Dataset, check_labels, images_to_tensor, labels_to_tensor
 from glsk.data.files import VARIABLE, download, find, roots
@@ -114,7 +115,9 @@ def _pickled(raw: bytes, source: str) -> tuple[np.ndarray, np.ndarray]:
         if max(images.nbytes, labels.nbytes // 8) > len(raw):  # an array built, but never filled
             raise ValueError(f"{images.nbytes} bytes of pixels in a file of {len(raw)}")
     except Exception as error:  # a damaged pickle raises nearly anything
-        raise DataError(f"{source}: truncated or corrupt, or not a CIFAR-10 batch ({error})") from error
+        told = isinstance(error, ValueError | EOFError | pickle.UnpicklingError)
+        reason = printable(error) if told else type(error).__name__
+        raise DataError(f"{source}: truncated or corrupt, or not a CIFAR-10 batch ({reason})") from error
     return images.reshape(-1, 3, 32, 32), labels
 
 

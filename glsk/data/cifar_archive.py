@@ -4,6 +4,7 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
+from glsk.arguments import printable
 from glsk.data.streams import check_official, unpacked
 from glsk.errors import DataError
 
@@ -55,7 +56,9 @@ def archive_reader(path: Path, advice: str) -> Reader:
     except (tarfile.TarError, EOFError, OverflowError, ValueError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{path}: truncated or corrupt archive ({error}); copy or download it again") from error
+        raise DataError(
+            f"{path}: truncated or corrupt archive ({printable(error)}); copy or download it again"
+        ) from error
 
     def read(name: str) -> tuple[bytes, str]:
         if name not in contents:
@@ -69,10 +72,12 @@ def _check(member: tarfile.TarInfo, path: Path, again: bool) -> None:
     name = PurePosixPath(member.name)
     if not member.isreg() or member.issparse():
         kind = "a link" if member.issym() or member.islnk() else "a device" if member.isdev() else "no plain file"
-        raise DataError(f"{path}: {member.name} is {kind}, which no CIFAR-10 archive holds; refused")
+        raise DataError(f"{path}: {printable(member.name)} is {kind}, which no CIFAR-10 archive holds; refused")
     if name.is_absolute() or ".." in name.parts:
-        raise DataError(f"{path}: {member.name} leaves the archive's folder, as in no CIFAR-10 archive; refused")
+        raise DataError(
+            f"{path}: {printable(member.name)} leaves the archive's folder, as in no CIFAR-10 archive; refused"
+        )
     if member.size > MAX_BATCH:
-        raise DataError(f"{path}: {member.name} claims {member.size} bytes, more than {MAX_BATCH}; refused")
+        raise DataError(f"{path}: {printable(member.name)} claims {member.size} bytes, more than {MAX_BATCH}; refused")
     if again:
         raise DataError(f"{path}: holds {name.name} twice; refused")

@@ -64,7 +64,7 @@ def images_to_tensor(images: np.ndarray, source: str) -> Tensor:
     if not np.issubdtype(images.dtype, np.floating):
         raise DataError(f"{source}: images must be uint8, or floats in [0, 1], got {images.dtype}")
     with np.errstate(over="ignore"):  # becomes infinite, and is refused
-        x = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))
+        x = torch.from_numpy(np.array(images, dtype=np.float32, order="C"))  # a copy: what was read is read-only
     if not bool(((x >= 0) & (x <= 1)).all()):  # NaN is not
         raise DataError(f"{source}: float images must lie in [0, 1], without NaN")
     return x

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from glsk.arguments import printable
 from glsk.data.dataset import Dataset, images_to_tensor, labels_to_tensor
 from glsk.errors import DataError
 
@@ -44,7 +45,7 @@ def load_npz(path: Path) -> Dataset:
     else:
         x, y = arrays.get("x", arrays.get("images")), arrays.get("y", arrays.get("labels"))
         if x is None or y is None:
-            raise DataError(f"{path}: holds {', '.join(sorted(keys)) or 'nothing'}; expected {_KEYS}")
+            raise DataError(f"{path}: holds {printable(', '.join(sorted(keys)) or 'nothing')}; expected {_KEYS}")
         x_test, y_test = _pair(x, y, str(path))
         x_train, y_train = x_test[:0], y_test[:0]
     if x_train.shape[1:] != x_test.shape[1:]:
@@ -71,7 +72,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
         raise
     # What zipfile and the parser of NumPy's headers raise on damage; RuntimeError is an encrypted member.
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, TypeError, KeyError, RuntimeError) as error:
-        raise DataError(f"{path}: truncated, corrupt or not an .npz archive ({error})") from error
+        raise DataError(f"{path}: truncated, corrupt or not an .npz archive ({printable(error)})") from error
 
 
 def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, source: str) -> np.ndarray:
@@ -97,11 +98,13 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, source: str) -> np.n
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     """(shape, whether in Fortran's order, dtype) of a .npy stream."""
     version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(file)
-    if version == (2, 0):
-        return np.lib.format.read_array_header_2_0(file)
-    raise ValueError(f"unknown version {version} of the .npy format")
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError(f"unknown version {version} of the .npy format")
+    try:
+        return readers[version](file)
+    except Exception as error:  # NumPy parses it as Python: errors of the tokenizer, the parser and the evaluation
+        raise ValueError(f"the header of an array cannot be read: {type(error).__name__}") from error
 
 
 def _pair(images: np.ndarray, labels: np.ndarray, source: str, part: str = "test") -> tuple[Tensor, Tensor]:

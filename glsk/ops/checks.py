@@ -27,12 +27,15 @@ class Tensors:
     """Checks the tensors of one call; all must have the dtype and device of the first."""
 
     def __init__(self, op: str, name: str, first: Tensor) -> None:
-        self.op, self.first_name, self.dtype, self.device = op, name, first.dtype, first.device
+        self.op, self.first_name = op, name
+        self._tensor(name, first)
+        self.dtype, self.device = first.dtype, first.device
         if self.dtype not in DTYPES:
             raise TypeError(f"{op}: {name}: expected float32 or float64, got {self.dtype}")
 
     def one(self, name: str, tensor: Tensor, *shape: Size, shared: Sequence[int] = ()) -> None:
         """``shape``: the size of each dimension; those whose number is in ``shared`` may also be 1."""
+        self._tensor(name, tensor)
         found = tensor.shape
         fits = len(found) == len(shape) and all(
             s is None or f == s or (f == 1 and d in shared) for d, (f, s) in enumerate(zip(found, shape, strict=True))
@@ -52,6 +55,7 @@ class Tensors:
 
     def members(self, name: str, weight: Tensor) -> int:
         """P, the first dimension of a weight."""
+        self._tensor(name, weight)
         if weight.dim() != 5 or weight.shape[0] < 1:
             raise ValueError(
                 f"{self.op}: {name}: expected [P, Cout, Cin, kh, kw] with P >= 1, got {list(weight.shape)}"
@@ -68,6 +72,14 @@ class Tensors:
         for name, values in lists.items():
             if len(values) != layers:
                 raise ValueError(f"{self.op}: {name}: expected {layers} entries, got {len(values)}")
+            for k, value in enumerate(values):
+                if value is None:
+                    raise TypeError(f"{self.op}: {name}[{k}]: expected a tensor, got None")
+
+    def _tensor(self, name: str, value: Tensor | None) -> None:
+        """PyTorch's schemas let None pass for a tensor."""
+        if value is None:
+            raise TypeError(f"{self.op}: {name}: expected a tensor, got None")
 
 
 @lru_cache(maxsize=4096)

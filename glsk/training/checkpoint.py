@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from glsk.arguments import printable
 from glsk.errors import CheckpointError
 from glsk.training.atomic import write_bytes
 
@@ -105,7 +106,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: truncated, corrupt or not a safetensors file ({error})") from error
+        raise CheckpointError(f"{path}: truncated, corrupt or not a safetensors file ({printable(error)})") from error
 
 
 def _paths(folder: Path) -> list[Path]:

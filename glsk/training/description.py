@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from glsk import models
+from glsk.arguments import printable
 from glsk.errors import CheckpointError
 
 _LARGEST_SIDE = 1 << 12  # pixels; keeps the products of shapes far from overflow
@@ -86,7 +87,7 @@ def check_fit(
         has = tuple(tensors[name].shape) if name in tensors else None
         if has != sizes.get(name):
             raise CheckpointError(
-                f"{path}: does not fit {model} ({name}: {_say(has)}, expected {_say(sizes.get(name))})"
+                f"{path}: does not fit {model} ({printable(name)}: {_say(has)}, expected {_say(sizes.get(name))})"
             )
     return shape, num_classes
 

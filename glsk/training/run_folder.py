@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from glsk.arguments import printable
 from glsk.errors import CheckpointError
 from glsk.training import atomic, checkpoint
 from glsk.training.checkpoint import Checkpoint
@@ -31,7 +32,7 @@ def read_config(out: Path) -> Config:
     try:
         return Config.from_dict(values)
     except ValueError as error:
-        raise CheckpointError(f"{path}: damaged, no run to resume ({error})") from error
+        raise CheckpointError(f"{path}: damaged, no run to resume ({printable(error)})") from error
 
 
 def write_config(out: Path, config: Config) -> None:

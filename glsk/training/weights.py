@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import glsk
 from glsk import models
+from glsk.arguments import printable
 from glsk.errors import CheckpointError
 from glsk.training import checkpoint
 from glsk.training.atomic import write_bytes
@@ -66,7 +67,7 @@ def load_weights(path: Path, model: str | None = None) -> tuple[nn.Sequential, D
         raise ValueError(f"{path}: does not say which network it belongs to; name it with --model")
     if model.lower() not in models.MODELS:
         raise ValueError(f"model: unknown {model!r}; known: {', '.join(models.MODELS)}")
-    tensors = {name: _float32(value, f"{path}: {name}") for name, value in tensors.items()}
+    tensors = {name: _float32(value, f"{path}: {printable(name)}") for name, value in tensors.items()}
     shape, num_classes = check_fit(path, tensors, model.lower(), description)
     mean, std = tensors.get("0.mean"), tensors.get("0.std")
     try:
@@ -96,7 +97,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Description | None]:
     try:
         values = json.loads(metadata["glsk_weights"])
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: corrupt (its description is not JSON: {error})") from error
+        raise CheckpointError(f"{path}: corrupt (its description is not JSON: {printable(error)})") from error
     if isinstance(values, dict) and ("sha256" in values or "glsk_version" in values):
         expected = values.pop("sha256", None)
         if digest(tensors, json.dumps(values, sort_keys=True)) != expected:

@@ -313,6 +313,16 @@ def test_sparse_tensors_are_refused(op: str) -> None:
         getattr(torch.ops.glsk, op)(*arguments.values(), "reference")
 
 
+@pytest.mark.parametrize(
+    ("op", "name"),
+    [(op, n) for op, good in GOOD.items() for n, v in good().items() if isinstance(v, Tensor) and n != "C"],
+)
+def test_none_is_no_tensor(op: str, name: str) -> None:
+    arguments = {**GOOD[op](), name: None}
+    with pytest.raises(TypeError, match=f"{op}: {name}: expected a tensor, got None"):
+        getattr(torch.ops.glsk, op)(*arguments.values(), "reference")
+
+
 @pytest.mark.parametrize("op", GOOD)
 def test_an_unknown_backend_is_refused(op: str) -> None:
     with pytest.raises(ValueError, match="backend: unknown 'gpu'"):
