@@ -1,4 +1,4 @@
-"""Each whole method on CNN3 and CNN5, glsk beside the vmapped PyTorch and auto_LiRPA: ``pytest bench/test_methods.py``.
+"""Each whole method, and each gradient, on CNN3 and CNN5, glsk beside the vmapped PyTorch and auto_LiRPA: ``pytest bench/test_methods.py``.
 
 ``bench.compare`` measures the same with larger shares, interleaved; these are for a quick look and for regressions.
 """
@@ -11,8 +11,20 @@ from bench import cases
 from bench.cases import CASES
 
 SIZES = {
-    "cnn3": {"glsk": (8, 64), "glsk-noprune": (8, 64), "vmapped": (4, 16), "auto_LiRPA": (1, 64)},
-    "cnn5": {"glsk": (2, 16), "glsk-noprune": (2, 16), "vmapped": (1, 2), "auto_LiRPA": (1, 4)},
+    "cnn3": {
+        "glsk": (8, 64),
+        "glsk-noprune": (8, 64),
+        "glsk-forward": (8, 64),
+        "vmapped": (4, 16),
+        "auto_LiRPA": (1, 64),
+    },
+    "cnn5": {
+        "glsk": (2, 16),
+        "glsk-noprune": (2, 16),
+        "glsk-forward": (2, 16),
+        "vmapped": (1, 2),
+        "auto_LiRPA": (1, 4),
+    },
 }
 ROWS = [(case.name, provider) for case in CASES.values() for provider in case.sizes]
 
