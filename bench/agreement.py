@@ -68,7 +68,7 @@ def _gradients(case: Case, providers: list[str], device: str, backend: str) -> d
         errors[provider] = max(float((own - wanted).abs().max() / wanted.abs().max()) for own, wanted in parts)
         if not errors[provider] <= AGREEMENT:
             raise SystemExit(
-                f"{case.name}: {provider}'s gradients differ by {errors[provider]:.1e} of their scale; nothing was timed"
+                f"{case.name}: {provider}'s gradient differs by {errors[provider]:.1e} of its scale; nothing was timed"
             )
     return errors
 

@@ -50,13 +50,19 @@ def _case(net: str, method: str, glsk_size: Size, vmapped_size: Size, peer_size:
     return Case(f"{net}-{method.lower()}", net, method, sizes)
 
 
-def _gradient(net: str, method: str, size: Size, batches: tuple[int, ...]) -> Case:
-    name = f"{net}-{method.lower()}-grad" + (f"-p{size[0]}" if size[0] > 1 else "")
-    sizes = {"glsk": size, "glsk-forward": size, "auto_LiRPA": (1, batches[0])}
-    return Case(name, net, method, sizes, gradient=True, batches=batches)
-
-
 _BATCHES = {"cnn3": (16, 64, 256), "cnn5": (4, 16, 64)}
+
+
+def _optimised(net: str, size: Size) -> Case:
+    sizes = {"glsk": size, "auto_LiRPA": (1, _BATCHES[net][0])}
+    return Case(f"{net}-alpha-crown", net, "alpha-CROWN", sizes, batches=_BATCHES[net])
+
+
+def _gradient(net: str, method: str, size: Size) -> Case:
+    name = f"{net}-{method.lower()}-grad" + (f"-p{size[0]}" if size[0] > 1 else "")
+    sizes = {"glsk": size, "glsk-forward": size, "auto_LiRPA": (1, _BATCHES[net][0])}
+    return Case(name, net, method, sizes, gradient=True, batches=_BATCHES[net])
+
 
 CASES = {
     case.name: case
@@ -66,19 +72,13 @@ CASES = {
         _case("cnn3", "HBox", (64, 512), (8, 64), (0, 0)),
         _case("cnn3", "IBP", (64, 512), (64, 512), (8, 64)),
         _case("cnn5", "CROWN", (8, 64), (2, 4), (1, 16)),
-        Case(
-            "cnn3-alpha-crown",
-            "cnn3",
-            "alpha-CROWN",
-            {"glsk": (1, 64), "auto_LiRPA": (1, 16)},
-            batches=_BATCHES["cnn3"],
-        ),
-        _gradient("cnn3", "CROWN", (1, 256), _BATCHES["cnn3"]),
-        _gradient("cnn3", "CROWN", (16, 256), _BATCHES["cnn3"]),
-        _gradient("cnn3", "CROWN-IBP", (1, 256), _BATCHES["cnn3"]),
-        _gradient("cnn3", "IBP", (1, 256), _BATCHES["cnn3"]),
-        _gradient("cnn5", "CROWN", (1, 64), (1, 4, 16)),
-        _gradient("cnn5", "CROWN-IBP", (1, 64), _BATCHES["cnn5"]),
+        _optimised("cnn3", (1, 64)),
+        _gradient("cnn3", "CROWN", (1, 256)),
+        _gradient("cnn3", "CROWN", (16, 256)),
+        _gradient("cnn3", "CROWN-IBP", (1, 256)),
+        _gradient("cnn3", "IBP", (1, 256)),
+        _gradient("cnn5", "CROWN", (1, 64)),
+        _gradient("cnn5", "CROWN-IBP", (1, 64)),
     )
 }
 
