@@ -1,7 +1,7 @@
 """All providers side by side in one run: ``python -m bench.compare``.
 
 Calls are interleaved (one of each provider, then again), so that whatever else the machine does falls on all of them.
-Before anything is timed, the providers' bounds are checked against each other.
+Before anything is timed, the providers' bounds, or gradients, are checked against each other.
 """
 
 import argparse
@@ -14,13 +14,11 @@ from typing import Any
 
 import torch
 
-from bench import cases, environment, memory
+from bench import agreement, cases, environment, memory
 from bench.cases import CASES, PROVIDERS, SMOKE, Case, Contender
 
 RESULTS = Path(__file__).parent / "results"
 VMAPPED_LIMITS = (16 << 20, 64 << 20, 256 << 20, 1 << 30)
-AGREEMENT = 1e-3
-"""Of two providers' bounds, relative to their scale; float32."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -61,7 +59,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _compare(case: Case, options: argparse.Namespace, providers: list[str]) -> list[dict[str, Any]]:
     sizes = {p: SMOKE[p] if options.smoke else case.sizes[p] for p in providers if p in case.sizes}
-    agreement = _agreement(case, list(sizes), options)
+    agreed = agreement.check(case, list(sizes), sizes["glsk"], options.device, options.backend)
+    tried: dict[int, float] = {}
+    if case.batches and "auto_LiRPA" in sizes:
+        tried = _tune_batch(case, options)
+        sizes["auto_LiRPA"] = (1, min(tried, key=tried.__getitem__))
     contenders = [cases.prepare(case, p, size, options.device, options.backend) for p, size in sizes.items()]
     limit = next((_tune(c, options.device) for c in contenders if c.provider == "vmapped"), None)
     seconds: dict[str, list[float]] = {c.provider: [] for c in contenders}
@@ -72,34 +74,21 @@ def _compare(case: Case, options: argparse.Namespace, providers: list[str]) -> l
             seconds[contender.provider].append(_time(contender, options.device))
     rows = []
     for contender in contenders:
-        row = _row(case, contender, seconds[contender.provider], agreement[contender.provider])
+        row = _row(case, contender, seconds[contender.provider]) | agreed.get(contender.provider, {})
         if contender.provider == "vmapped":
             row["memory_limit"] = limit
+        if contender.provider == "auto_LiRPA" and tried:
+            row["batches_tried"] = tried
         if options.memory and not options.device.startswith("cuda"):
             row |= memory.measure(case.name, contender.provider, *sizes[contender.provider], options.backend, limit)
         rows.append(row)
     base = next(row["median"] for row in rows if row["provider"] == "glsk")
     for row in rows:
         row["ratio"] = row["median"] / base
+        if row["provider"] == "glsk" and case.gradient:
+            row["forward_share"] = base / next(r["median"] for r in rows if r["provider"] == "glsk-forward")
     _print(case, rows)
     return rows
-
-
-def _agreement(case: Case, providers: list[str], options: argparse.Namespace) -> dict[str, float]:
-    """Largest difference of each provider's bounds from unpruned glsk's, relative to their scale."""
-    found = {
-        p: cases.prepare(case, p, (2, 4), options.device, options.backend).call()
-        for p in dict.fromkeys([*providers, "glsk-noprune"])
-    }
-    # Pruning may tighten; auto_LiRPA prunes too, by rules of its own.
-    plain, pruned = found["glsk-noprune"], found["glsk"]
-    scale = plain.abs().max()
-    errors = {p: float((lower - plain).abs().max() / scale) for p, lower in found.items()}
-    for provider, lower in found.items():
-        nearest = torch.minimum((lower - plain).abs(), (lower - pruned).abs()).max() / scale
-        if not nearest <= AGREEMENT:
-            raise SystemExit(f"{case.name}: {provider} differs by {float(nearest):.1e} of the scale; nothing was timed")
-    return errors
 
 
 def _tune(contender: Contender, device: str) -> int:
@@ -111,6 +100,16 @@ def _tune(contender: Contender, device: str) -> int:
         seconds[limit] = _time(contender, device)
     cases.VMAPPED_LIMIT[0] = min(seconds, key=seconds.__getitem__)
     return cases.VMAPPED_LIMIT[0]
+
+
+def _tune_batch(case: Case, options: argparse.Namespace) -> dict[int, float]:
+    """Number of samples -> auto_LiRPA's microseconds a sample."""
+    found = {}
+    for samples in (2, 4) if options.smoke else case.batches:
+        contender = cases.prepare(case, "auto_LiRPA", (1, samples), options.device, options.backend)
+        _time(contender, options.device)
+        found[samples] = 1e6 * _time(contender, options.device) / samples
+    return found
 
 
 def _time(contender: Contender, device: str) -> float:
@@ -126,12 +125,12 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
-def _row(case: Case, contender: Contender, seconds: list[float], agreement: float) -> dict[str, Any]:
+def _row(case: Case, contender: Contender, seconds: list[float]) -> dict[str, Any]:
     """Times in microseconds per (member, sample)."""
     pairs = contender.case.pairs
     each = sorted(1e6 * s / pairs for s in seconds)
     q1, _, q3 = statistics.quantiles(each, n=4, method="inclusive") if len(each) > 1 else each * 3
-    return {
+    row = {
         "case": case.name,
         "net": case.net,
         "method": case.method,
@@ -148,12 +147,17 @@ def _row(case: Case, contender: Contender, seconds: list[float], agreement: floa
         "q1": q1,
         "q3": q3,
         "seconds": seconds,
-        "difference_from_noprune": agreement,
     }
+    if case.gradient:
+        row["gradient"] = True
+    if case.method == "alpha-CROWN":
+        row["iterations"] = cases.ITERATIONS
+    return row
 
 
 def _print(case: Case, rows: list[dict[str, Any]]) -> None:
-    print(f"\n{case.name}: lower bounds of the margins, float32, {rows[0]['images']}")
+    what = "forward and backward of the robust loss" if case.gradient else "lower bounds of the margins"
+    print(f"\n{case.name}: {what}, float32, {rows[0]['images']}")
     print(
         f"  {'provider':<14}{'P x B':>10}{'us/(member, sample)':>21}{'min':>11}{'IQR':>24}{'ratio':>9}{'peak MiB':>10}"
     )
@@ -165,6 +169,12 @@ def _print(case: Case, rows: list[dict[str, Any]]) -> None:
             f"  {row['provider']:<14}{size:>10}{row['median']:>21.4g}{row['min']:>11.4g}{spread:>24}"
             f"{row['ratio']:>9.3g}{peak:>10}"
         )
+    for row in rows:
+        if "forward_share" in row:
+            print(f"  forward and backward take {row['forward_share']:.3g} times as long as the forward alone")
+        if "mean_lower" in row:
+            mean, start = row["mean_lower"], row["mean_lower_crown"]
+            print(f"  {row['provider']:<14}mean lower bound {mean:.4f}, CROWN's {start:.4f}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ of every row, as plain PyTorch must.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 Params = dict[str, Tensor]
 Bounds = tuple[Tensor, Tensor]
 
-METHODS = ("IBP", "HBox", "CROWN-IBP", "CROWN")
+METHODS = ("IBP", "HBox", "CROWN-IBP", "CROWN", "DeepZ")
 
 
 @dataclass
@@ -79,7 +80,13 @@ class VmappedBounds:
         self, params: Params, x_L: Tensor, x_U: Tensor, C: Tensor, method: str, memory_limit: int = 256 << 20
     ) -> Tensor:
         """[P, B, S], for members ``params`` (name -> [P, *shape]) and boxes [B, *input_shape]."""
-        one = {"IBP": self.ibp, "HBox": self.hbox, "CROWN-IBP": self.crown_ibp, "CROWN": self.crown}[method]
+        one = {
+            "IBP": self.ibp,
+            "HBox": self.hbox,
+            "CROWN-IBP": self.crown_ibp,
+            "CROWN": self.crown,
+            "DeepZ": partial(self.crown, parallel=True),
+        }[method]
         members = next(iter(params.values())).shape[0]
         pairs = max(1, memory_limit // self.bytes_per_pair(method, C.shape[1], x_L.element_size()))
         b_step = min(len(C), pairs)
@@ -108,15 +115,15 @@ class VmappedBounds:
         inner = [(low, high) for low, high in self._pre_activations(params, x_L, x_U)]
         return self._specification(params, inner, x_L, x_U, C)
 
-    def crown(self, params: Params, x_L: Tensor, x_U: Tensor, C: Tensor) -> Tensor:
+    def crown(self, params: Params, x_L: Tensor, x_U: Tensor, C: Tensor, parallel: bool = False) -> Tensor:
         inner = [self._interval(0, params, x_L, x_U)]
         for k in range(1, len(self.layers) - 1):
             rows = self._rows(k, params, len(C))
             bias = self.layers[k].per_unit(params[f"{self.layers[k].name}.bias"]).flatten()
-            lower = bias + self._back(k - 1, rows, params, inner, x_L, x_U)
-            upper = bias - self._back(k - 1, -rows, params, inner, x_L, x_U)
+            lower = bias + self._back(k - 1, rows, params, inner, x_L, x_U, parallel)
+            upper = bias - self._back(k - 1, -rows, params, inner, x_L, x_U, parallel)
             inner.append((self._shaped(k, lower), self._shaped(k, upper)))
-        return self._specification(params, inner, x_L, x_U, C)
+        return self._specification(params, inner, x_L, x_U, C, parallel)
 
     def hbox(self, params: Params, x_L: Tensor, x_U: Tensor, C: Tensor) -> Tensor:
         center = (x_L + x_U) / 2
@@ -183,12 +190,23 @@ class VmappedBounds:
         last = self.layers[-1]
         return (C @ params[f"{last.name}.weight"]).unflatten(2, last.in_shape)
 
-    def _specification(self, params: Params, inner: list[Bounds], x_L: Tensor, x_U: Tensor, C: Tensor) -> Tensor:
+    def _specification(
+        self, params: Params, inner: list[Bounds], x_L: Tensor, x_U: Tensor, C: Tensor, parallel: bool = False
+    ) -> Tensor:
         rows = self._specification_rows(params, C)
-        found = self._back(len(self.layers) - 2, rows, params, inner, x_L, x_U)
+        found = self._back(len(self.layers) - 2, rows, params, inner, x_L, x_U, parallel)
         return found + C @ params[f"{self.layers[-1].name}.bias"]
 
-    def _back(self, k: int, rows: Tensor, params: Params, inner: list[Bounds], x_L: Tensor, x_U: Tensor) -> Tensor:
+    def _back(
+        self,
+        k: int,
+        rows: Tensor,
+        params: Params,
+        inner: list[Bounds],
+        x_L: Tensor,
+        x_U: Tensor,
+        parallel: bool = False,
+    ) -> Tensor:
         """Lower bounds [B, R] of rows [B, R, *] over the outputs of layer k (after its ReLU)."""
         constant = 0.0
         for j in range(k, -1, -1):
@@ -196,7 +214,7 @@ class VmappedBounds:
             if layer.relu:
                 low, high = inner[j]
                 upper_slope = high.clamp(min=0) / (high.clamp(min=0) - low.clamp(max=0)).clamp(min=1e-30)
-                lower_slope = (high > -low).to(low.dtype)
+                lower_slope = upper_slope if parallel else (high > -low).to(low.dtype)
                 negative = rows.clamp(max=0)
                 shift = -upper_slope * low.clamp(max=0)
                 constant = constant + (negative.flatten(2) @ shift.flatten(1)[..., None]).squeeze(-1)
