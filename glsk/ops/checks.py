@@ -256,6 +256,8 @@ def _chain_tensors(
 
 
 def _box(tensors: Tensors, lower: tuple[str, Tensor], upper: tuple[str, Tensor], members: int, inputs: int) -> None:
-    """[P or 1, B, n] both."""
+    """[P or 1, B, n] both, B >= 1: an empty tensor of lines stands for none."""
     tensors.one(*lower, members, None, inputs, shared=(0,))
+    if lower[1].shape[1] == 0:
+        raise ValueError(f"{tensors.op}: {lower[0]}: no samples in {list(lower[1].shape)}")
     tensors.one(*upper, *lower[1].shape)
