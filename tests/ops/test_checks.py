@@ -198,6 +198,10 @@ PASSES = [
     (entry("lines", 1, torch.zeros(P, B + 1, 1, 4, 5)), r"lines\[1\]"),
     (entry("lines", 1, torch.zeros(P + 1, B, 1, 4, 5)), r"lines\[1\]"),
     (entry("lines", 1, torch.zeros(1, 1, 1, 4, 5).double()), r"lines\[1\]"),
+    (
+        argument(geometry=geometry(1, relu=0), lines=[torch.empty(0), torch.zeros(1, 1, 1, 4, 5)]),
+        r"lines\[1\]: no activation follows layer 1",
+    ),
     (argument(known_lower=torch.zeros(P, B, 4)), "go together"),
     (argument(known_lower=torch.zeros(P, B, 4), known_upper=torch.zeros(P, B, 4)), "not with C"),
     (argument(C=None, known_lower=torch.zeros(P, B, 5), known_upper=torch.zeros(P, B, 5)), "known_lower"),
