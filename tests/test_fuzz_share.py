@@ -1,5 +1,6 @@
 """A short, seeded share of the fuzzer's work (see fuzz/README.md): every target, without guidance or sanitizers."""
 
+from contextlib import nullcontext, suppress
 from itertools import islice
 from typing import Any
 
@@ -35,6 +36,18 @@ def test_files(name: str) -> None:
         target.check(content)
         tried += 1
     assert tried == FILES
+
+
+@pytest.mark.parametrize("name", targets.FILES)
+def test_some_seeds_are_good_files(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A target whose every input is refused would try the refusals alone."""
+    monkeypatch.setattr(scratch, "refusing", lambda *_, **__: nullcontext())
+    target, good = targets.load(name), 0
+    for content in target.seeds():
+        with suppress(ValueError):
+            target.check(content)
+            good += 1
+    assert good
 
 
 def test_other_errors_silence_and_warnings_are_findings() -> None:
