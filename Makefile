@@ -4,19 +4,21 @@ VENV ?= .venv
 EXTRAS ?= dev,triton
 DEMO_FLAGS ?= --preset quick
 PYTEST_FLAGS ?=
+FUZZ_SECONDS ?= 600
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 SOURCES := $(shell find csrc -type f 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint bench clean
+.PHONY: help venv demo test lint bench fuzz clean
 
 help:
 	@echo "make demo    train a small certified network (DEMO_FLAGS=$(DEMO_FLAGS))"
 	@echo "make test    run every test (PYTEST_FLAGS=...)"
 	@echo "make lint    check style, formatting and types"
 	@echo "make bench   measure speed"
+	@echo "make fuzz    look for crashes and wrong bounds with random and damaged input (FUZZ_SECONDS=$(FUZZ_SECONDS))"
 	@echo "make venv    only set up $(VENV) (PYTHON=$(PYTHON))"
 	@echo "make clean   remove what the build and the tools have written, but not $(VENV)"
 
@@ -44,6 +46,11 @@ lint: venv
 
 bench: venv
 	$(BIN)/python -m pytest bench $(PYTEST_FLAGS)
+
+# Without atheris the readers of files are fuzzed by mutations that no coverage guides.
+fuzz: venv
+	$(BIN)/python -m pip install -q -c constraints.txt atheris || echo 'atheris does not install here: going on without'
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m fuzz
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

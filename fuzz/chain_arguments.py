@@ -96,7 +96,7 @@ def _crown_pass(draw: st.DrawFn, chain: list[Geometry], numbers: _Numbers, P: in
     for layer in chain[:-1]:
         given = draw(st.sampled_from((False, False, True)))
         lower, upper = numbers.interval(P, B, layer.out_features)
-        bounded = layer.relu and not given
+        given, bounded = layer.relu and given, layer.relu and not given
         lowers.append(lower if bounded else none)
         uppers.append(upper if bounded else none)
         shape = [draw(st.sampled_from((1, n))) for n in (P, B, rows)]

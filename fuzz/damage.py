@@ -61,6 +61,8 @@ def _changed_tensor(draw: st.DrawFn, t: Tensor) -> Any:
     axis = draw(st.integers(0, max(0, t.dim() - 1)))
     if t.dim() == 0 or t.numel() == 0:
         how = draw(st.sampled_from(("dtype", "meta", "none", "dimension")))
+    if how in ("nan", "infinite") and not t.is_floating_point():
+        how = "flat"
     if how == "transposed":
         return t.transpose(0, axis).contiguous().transpose(0, axis)
     if how == "every other":
@@ -72,7 +74,7 @@ def _changed_tensor(draw: st.DrawFn, t: Tensor) -> Any:
     if how == "zeros":
         return torch.zeros_like(t)
     if how in ("nan", "infinite"):
-        t = t.clone()
+        t = t.clone(memory_format=torch.contiguous_format)
         t.view(-1)[draw(st.integers(0, t.numel() - 1))] = {"nan": float("nan"), "infinite": float("-inf")}[how]
         return t
     if how == "dtype":

@@ -74,7 +74,9 @@ def crown_pass(
     boxes = max(x_L.shape[0], x_U.shape[0])
     by_x = [None if d is None else d.new_zeros(boxes, *d.shape[1:]) for d in d_x]
     by_layers = [(address(w), address(b), 0, 0, 0) for w, b in zip(d_weights, d_biases, strict=True)]
-    by_lines: Gradients = [None if d is None else d.new_zeros(members, samples, *d.shape[2:]) for d in d_lines]
+    by_lines: Gradients = [  # an empty tensor, which stands for no lines, has an empty gradient
+        None if d is None or not d.numel() else d.new_zeros(members, samples, *d.shape[2:]) for d in d_lines
+    ]
     for k, by in enumerate(by_lines):
         made = not lines[k].numel() and layers[k].relu
         low, up = (d_lowers[k], d_uppers[k]) if made else (None, None)

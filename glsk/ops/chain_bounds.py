@@ -57,6 +57,8 @@ def chain_bounds_reference(
         tuple(layers), population, x_L, x_U, C, "reference", prune, bound_upper, leaks=tuple(leaks)
     )
     *inner, (lower, upper) = relaxations.get(method)(query)
+    if not bound_upper:
+        upper = lower.new_empty(0)  # a method may have it for nothing
     if not keep:
         return lower, upper, lower.new_empty(0)
     shape = (len(lower), lower.shape[1], 2)

@@ -159,6 +159,8 @@ def crown_pass(
     for k, (layer, lower, upper, given) in enumerate(zip(layers, lowers, uppers, lines, strict=False)):
         units, missing = layer.out_features, [t.dim() == 1 and t.shape[0] == 0 for t in (lower, upper, given)]
         if not missing[2]:
+            if not layer.relu:
+                raise ValueError(f"{op}: lines[{k}]: no activation follows layer {k}")
             tensors.one(f"lines[{k}]", given, members, samples, rows, 4, units, shared=(0, 1, 2))
         elif layer.relu and (missing[0] or missing[1]):
             raise ValueError(f"{op}: layer {k} has an activation: give lines[{k}], or lowers[{k}] and uppers[{k}]")
@@ -256,6 +258,8 @@ def _chain_tensors(
 
 
 def _box(tensors: Tensors, lower: tuple[str, Tensor], upper: tuple[str, Tensor], members: int, inputs: int) -> None:
-    """[P or 1, B, n] both."""
+    """[P or 1, B, n] both, B >= 1: an empty tensor of lines stands for none."""
     tensors.one(*lower, members, None, inputs, shared=(0,))
+    if lower[1].shape[1] == 0:
+        raise ValueError(f"{tensors.op}: {lower[0]}: no samples in {list(lower[1].shape)}")
     tensors.one(*upper, *lower[1].shape)

@@ -125,6 +125,24 @@ def samples(op: Op) -> Iterator[tuple[Any, ...]]:
         raise AssertionError(f"{op.name} has no sample")
 
 
+def test_every_method_leaves_out_the_upper_bound() -> None:
+    *arguments, method, prune, _, keep = sample(ops.chain_bounds, 0)
+    for method in METHODS:
+        for backend in CPU_BACKENDS:
+            lower, upper, _ = ops.chain_bounds(*arguments, method, prune, False, keep, backend=backend)
+            assert lower.shape == (P, B, 2)
+            assert upper.shape == (0,)
+
+
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_lines_that_are_not_given_have_an_empty_gradient(backend: str) -> None:
+    arguments = tensors(sample(ops.crown_pass, 0), lambda t: t.detach().requires_grad_())
+    lower, upper = ops.crown_pass(*arguments, backend=backend)
+    lines = arguments[6]
+    found = torch.autograd.grad((lower.sum(), upper.sum()), lines, allow_unused=True)
+    assert [by is None or by.shape == given.shape for by, given in zip(found, lines, strict=True)] == [True, True]
+
+
 CASES = [pytest.param(op, i, id=f"{op.name}-{i}") for op in ops.ALL for i in range(len(list(samples(op))))]
 # The ascent's result has no gradient (test_optimised_pass.py).
 DIFFERENTIABLE = [case for case in CASES if case.values[0] is not ops.optimised_pass]
