@@ -92,10 +92,12 @@ def dense(name: str, value: object, dtypes: tuple[torch.dtype, ...] | None, want
     return value
 
 
-def with_values(name: str, value: object, dtypes: tuple[torch.dtype, ...] = FLOATS, wanted: str = "") -> Tensor:
-    """:func:`dense`, and not on the meta device. Raises TypeError or ValueError."""
+def with_values(
+    name: str, value: object, dtypes: tuple[torch.dtype, ...] = FLOATS, wanted: str = "", read: bool = True
+) -> Tensor:
+    """:func:`dense`, and not on the meta device, unless no value is ``read``. Raises TypeError or ValueError."""
     found = dense(name, value, dtypes, wanted or "float32 or float64")
-    if found.device.type == "meta":
+    if read and found.device.type == "meta":
         raise ValueError(f"{name}: a tensor on the meta device holds no values")
     return found
 

@@ -85,7 +85,7 @@ def _radius(eps: Tensor, x: Tensor, check_finite: bool) -> Tensor:
 
     [] or [1] is one number, [B] one number a sample; else it has the axes of a sample, or all of x's, and broadcasts.
     """
-    radius = with_values("eps", eps, _RADII, "a floating-point or integer dtype").to(x)
+    radius = with_values("eps", eps, _RADII, "a floating-point or integer dtype", check_finite).to(x)
     samples, *shape = x.shape
     if radius.dim() == 1 and radius.numel() == samples != 1:
         if shape == [samples]:
@@ -119,7 +119,7 @@ def _ends(clip: object) -> tuple[float, float]:
 
 
 def _check_input(chain: Chain, name: str, x: Tensor, check_finite: bool) -> None:
-    x = with_values(name, x)
+    x = with_values(name, x, read=check_finite)
     if x.dim() != 1 + len(chain.input_shape) or tuple(x.shape[1:]) != chain.input_shape:
         raise ValueError(f"{name}: expected [B, {', '.join(map(str, chain.input_shape))}], got {list(x.shape)}")
     if x.shape[0] == 0:

@@ -20,7 +20,7 @@ def resolve(chain: Chain, C: Tensor, x_L: Tensor, check_finite: bool) -> Tensor:
     """
     if isinstance(C, Tensor) and C.device != x_L.device:
         raise ValueError(f"C is on {C.device}, the input on {x_L.device}; make them agree")
-    C = with_values("C", C, _ROWS, "a floating-point or integer dtype")
+    C = with_values("C", C, _ROWS, "a floating-point or integer dtype", check_finite)
     samples, outputs = x_L.shape[0], chain.num_outputs
     if C.dim() == 2:
         C = C.expand(samples, *C.shape)
@@ -49,7 +49,7 @@ def margins(y: Tensor, num_classes: int = 10, *, check_labels: bool = True) -> T
     """
     if not isinstance(y, Tensor):
         raise TypeError(f"y: expected an integer tensor, got {type(y).__name__}")
-    y = with_values("y", y, _LABELS, "an integer tensor")
+    y = with_values("y", y, _LABELS, "an integer tensor", check_labels)
     num_classes = whole_number("num_classes", num_classes, 2)
     check_labels = flag("check_labels", check_labels)
     if y.dim() != 1 or y.numel() == 0:

@@ -60,9 +60,34 @@ class Op:
 
         torch.library.register_fake(f"glsk::{name}", checked_fake, lib=LIBRARY)
         self._overload = getattr(torch.ops.glsk, name).default
+        if differentiable:
+            self._define_backward(schema)
         kernel = gradient.kernel(self._overload, self._backward if differentiable else None, saves_outputs)
         LIBRARY.impl(name, kernel, "Autograd", with_keyset=True)
         self.__doc__ = reference.__doc__
+
+    def _define_backward(self, schema: str) -> None:
+        """Fused gradients are an op of their own, ``<name>_backward``, so that compiled graphs can hold them."""
+        name = f"{self.name}_backward"
+        arguments = schema[: schema.rindex("str backend)")]
+        LIBRARY.define(f"{name}{arguments}Tensor[] outputs, Tensor[] grads, bool[] needs, str backend) -> Tensor[]")
+
+        def run(*args: Any) -> list[Tensor]:
+            *operands, outputs, grads, needs, backend = args
+            found = self._backwards[backend](operands, tuple(outputs), tuple(g.contiguous() for g in grads), needs)
+            tensors = [leaf for leaf in tree_leaves(operands) if isinstance(leaf, Tensor)]
+            return [
+                (t.new_zeros(t.shape) if by is None else by.contiguous()) if need else t.new_empty(0)
+                for t, by, need in zip(tensors, found, needs, strict=True)
+            ]
+
+        def fake(*args: Any) -> list[Tensor]:
+            *operands, _, _, needs, _ = args
+            tensors = [leaf for leaf in tree_leaves(operands) if isinstance(leaf, Tensor)]
+            return [t.new_empty(t.shape if need else 0) for t, need in zip(tensors, needs, strict=True)]
+
+        LIBRARY.impl(name, run, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"glsk::{name}", fake, lib=LIBRARY)
 
     def implement(self, backend: str) -> Callable[[Function], Function]:
         """Decorator: the function serves this op for ``backend``; same arguments as the reference."""
@@ -120,11 +145,13 @@ class Op:
         grads: tuple[Tensor, ...],
         needs: list[bool],
     ) -> Sequence[Tensor | None]:
-        fused = self._backwards.get(_resolve(backend, operands[0]))
+        backend = _resolve(backend, operands[0])
         with _as_written(operands[0]):
-            if fused is not None:
-                return fused(operands, outputs, tuple(grad.contiguous() for grad in grads), needs)
-            return self.reference_gradient(operands, grads, needs)
+            if backend not in self._backwards:
+                return self.reference_gradient(operands, grads, needs)
+            fused = getattr(torch.ops.glsk, f"{self.name}_backward").default
+            found = fused(*operands, list(outputs), list(grads), needs, backend)
+            return [gradient if need else None for gradient, need in zip(found, needs, strict=True)]
 
     def reference_gradient(
         self, operands: list[Any], grads: tuple[Tensor, ...], needs: list[bool]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 import glsk
+from glsk import ops
 from glsk.precision import TRAINING_DEFAULT, using_precision, validate_for_training
 from glsk.transfer import Mark
 
@@ -91,7 +92,7 @@ class RobustLoss:
                 check_finite=self.checked,
             )
         self.spans.append(Span(start, Mark(batch.x.device)))
-        losses = glsk.robust_cross_entropy(lower)
+        losses = ops.robust_cross_entropy(lower)
         if self.checked or params is None:
             return losses
         # A kernel's minimum or maximum may drop a NaN, so a finite loss alone proves nothing.

@@ -109,9 +109,13 @@ def test_settling_reads_what_was_copied(gpu):
         assert set(reading) == {"loss", "loss_min", "stdev", "lr", "eps", "samples", "members", "step_s", "bounds_s"}
 
 
+# Where a value would be read, glsk itself says that the stand-in for a GPU holds none.
+READS_A_VALUE = pytest.raises((WaitError, ValueError), match="reads a value|on the meta device holds no values")
+
+
 def test_a_step_that_is_not_late_waits(gpu):
     stage = make_stage(late=False)
-    with no_waits(), pytest.raises(WaitError, match="reads a value"):
+    with no_waits(), READS_A_VALUE:
         stage.step(0)
 
 
@@ -120,7 +124,7 @@ def test_a_checked_loss_waits(gpu):
     loss, members = stage.problem._make_loss(), torch.zeros(4, stage.problem.solution_length, device="meta")
     with no_waits():
         x, y = stage.batches.batch(0)
-        with pytest.raises(WaitError, match="reads a value"):
+        with READS_A_VALUE:
             loss(MiniBatch(x, y, 0.1), members)
 
 
