@@ -110,7 +110,7 @@ def test_settling_reads_what_was_copied(gpu):
 
 
 # Where a value would be read, glsk itself says that the stand-in for a GPU holds none.
-READS_A_VALUE = pytest.raises((WaitError, ValueError), match="reads a value|on the meta device holds no values")
+READS_A_VALUE = pytest.raises((WaitError, ValueError), match=r"reads a value|on the meta device holds no values")
 
 
 def test_a_step_that_is_not_late_waits(gpu):
