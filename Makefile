@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= dev,triton
 DEMO_FLAGS ?= --preset quick
-PYTEST_FLAGS ?=
+PYTEST_FLAGS ?= -n auto
 FUZZ_SECONDS ?= 600
 
 BIN := $(VENV)/bin
@@ -37,7 +37,7 @@ demo: venv
 	$(BIN)/glsk train $(DEMO_FLAGS) $$(test ! -d runs/quick/checkpoints || echo --resume)
 
 test: venv
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 lint: venv
 	$(BIN)/ruff check .
@@ -45,7 +45,7 @@ lint: venv
 	$(BIN)/mypy
 
 bench: venv
-	$(BIN)/python -m pytest bench $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest bench
 
 # Without atheris the readers of files are fuzzed by mutations that no coverage guides.
 fuzz: venv

@@ -106,7 +106,9 @@ def chain_bounds(
 ) -> Sequence[Tensor | None]:
     """Gradients by the box, weights, biases and C."""
     x_L, x_U, weights, biases, C, geometry, leaks, method, prune, two, keep = operands
-    d_hidden = grads[2] if keep and outputs[2].numel() and grads[2].any() else None
+    d_lower = grads[0] if grads[0].numel() else torch.zeros_like(outputs[0])
+    d_upper = grads[1] if two and grads[1].numel() else None
+    d_hidden = grads[2] if grads[2].numel() else None
     if d_hidden is not None and prune:
         return ops.chain_bounds.reference_gradient(operands, grads, needs)  # rows that keep an interval's bounds
     wants = iter(needs)
@@ -134,8 +136,8 @@ def chain_bounds(
         given = Given()
         kernel("chain_bounds_backward", x_L)(
             chain_given(given, *part, (None, None, given.contiguous(hidden))),
-            address(given.contiguous(grads[0][p, b])),
-            address(given.contiguous(grads[1][p, b])) if two else 0,
+            address(given.contiguous(d_lower[p, b])),
+            0 if d_upper is None else address(given.contiguous(d_upper[p, b])),
             0 if d_hidden is None else address(given.contiguous(d_hidden[p, b])),
             [(address(w), address(bias), 0, 0, 0) for w, bias in zip(*to_layers, strict=True)],
             *map(address, to_x),

@@ -61,7 +61,9 @@ class _Gradient(_SingleLevelFunction):
     @staticmethod
     def forward(ctx: Any, call: _Call, *leaves: Any) -> Any:
         result = call.run(tree_unflatten(leaves, call.spec))
+        ctx.set_materialize_grads(False)
         ctx.call, ctx.granted = call, workspace.granted()
+        ctx.shapes = [tensor.shape for tensor in (result if isinstance(result, tuple) else (result,))]
         ctx.constants = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         ctx.is_tensor = [isinstance(leaf, Tensor) for leaf in leaves]
         saved = (result if isinstance(result, tuple) else (result,)) if call.saves_outputs else ()
@@ -70,12 +72,18 @@ class _Gradient(_SingleLevelFunction):
         return result
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
+    def backward(ctx: Any, *maybe: Tensor | None) -> Any:
         call: _Call = ctx.call
         if call.backward is None:
             raise NotImplementedError(f"{call.name}: its result is optimised and has no gradient")
         split = len(ctx.saved_tensors) - ctx.outputs
         saved, outputs = ctx.saved_tensors[:split], ctx.saved_tensors[split:]
+        # An op that saves its outputs, which may be large, is told by an empty tensor that nothing depends on one.
+        like, unread = saved[0], [0] if call.saves_outputs else None
+        grads = [
+            like.new_zeros(unread or shape) if grad is None else grad
+            for grad, shape in zip(maybe, ctx.shapes, strict=True)
+        ]
         wanted = [need for need, tensor in zip(ctx.needs_input_grad[1:], ctx.is_tensor, strict=True) if tensor]
         with _plain(), workspace.grant(ctx.granted):
             tensors = iter(_unwrapped(saved))

@@ -105,7 +105,8 @@ class Op:
 
         * ``operands``: the list of the forward's arguments without ``backend``, tensors detached;
         * ``outputs``: the tuple of its outputs if the op saves them, else empty;
-        * ``grads``: the tuple of the outputs' gradients, contiguous;
+        * ``grads``: the tuple of the outputs' gradients, contiguous; of an op that saves its outputs, empty where
+          nothing depends on one;
         * ``needs``: for every tensor among the operands, lists opened, in order: whether it wants a gradient.
 
         It returns a sequence as long as ``needs``: gradients, or None.
@@ -162,7 +163,7 @@ class Op:
         with torch.enable_grad():
             outputs = self.reference(*operands)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-        used = [(out, grad) for out, grad in zip(outputs, grads, strict=True) if out.requires_grad]
+        used = [(o, grad) for o, grad in zip(outputs, grads, strict=True) if o.requires_grad and o.shape == grad.shape]
         tensors = [leaf for leaf in tree_leaves(operands) if isinstance(leaf, Tensor)]
         found = iter(_gradients(used, [leaf for leaf in tensors if leaf.requires_grad]))
         return [next(found) if leaf.requires_grad else None for leaf in tensors]
