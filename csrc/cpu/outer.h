@@ -48,17 +48,22 @@ inline int64_t outer_size(const Geometry& g) {
   return (g.cout + OUTER_CHANNELS - 1) / OUTER_CHANNELS * outer_pairs(g) * OUTER_BLOCK;
 }
 
-// Adds blocks, times `sign` of the weight where weights are given, to [cout][cin][kh][kw].
+// Adds the blocks of output channels o0..o1 (whole blocks), times the sign of the weight where weights are given, to
+// [cout][cin][kh][kw].
 template <class T>
-void add_outer(const Geometry& g, const T* blocks, const T* signs, T* to) {
-  const int64_t taps = g.taps(), pairs = outer_pairs(g);
-  for (int o = 0; o < g.cout; ++o)
-    for (int64_t t = 0; t < taps; ++t) {
-      const int64_t c = t % g.cin, k = t / g.cin, at = (int64_t(o) * g.cin + c) * g.kh * g.kw + k;
-      const T value = blocks[(o / OUTER_CHANNELS * pairs + t / OUTER_TAPS) * OUTER_BLOCK + t % OUTER_TAPS * OUTER_CHANNELS +
-                             o % OUTER_CHANNELS];
-      to[at] += !signs ? value : signs[at] > 0 ? value : signs[at] < 0 ? -value : T(0);
-    }
+void add_outer(const Geometry& g, const T* blocks, const T* signs, int o0, int o1, T* to) {
+  const int64_t positions = int64_t(g.kh) * g.kw, taps = g.taps();
+  for (int o = o0; o < o1; o += OUTER_CHANNELS) {
+    const T* block = blocks + o / OUTER_CHANNELS * outer_pairs(g) * OUTER_BLOCK;
+    const int width = o1 - o < OUTER_CHANNELS ? o1 - o : OUTER_CHANNELS;
+    for (int i = 0; i < width; ++i)
+      for (int64_t c = 0; c < g.cin; ++c)
+        for (int64_t k = 0, t = c; k < positions; ++k, t += g.cin) {
+          const int64_t at = (o + i) * taps + c * positions + k;
+          const T value = block[t / OUTER_TAPS * OUTER_BLOCK + t % OUTER_TAPS * OUTER_CHANNELS + i];
+          to[at] += !signs ? value : signs[at] > 0 ? value : signs[at] < 0 ? -value : T(0);
+        }
+  }
 }
 
 // PACKED: coefficients are [pixel of out][cout][V], as back-substitution leaves them.

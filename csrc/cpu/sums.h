@@ -64,24 +64,29 @@ struct GroupLayout {
     }
   }
 
-  // Adds a group's sums to a member's gradients, which PyTorch's layout has.
-  static void finish(const Layer<T>* layers, const LayerSums<T>* sums, const LayerGradient<T>* to, int depth, int64_t p) {
+  // Adds a group's sums to a member's gradients, which PyTorch's layout has: of every layer the share `part` of `parts` of
+  // the output channels.
+  static void finish(const Layer<T>* layers, const LayerSums<T>* sums, const LayerGradient<T>* to, int depth, int64_t p,
+                     int part, int parts) {
     constexpr int L = LANES<T>;
     for (int j = 0; j < depth; ++j) {
       const Geometry& g = layers[j].g;
+      const int blocks = (g.cout + OUTER_CHANNELS - 1) / OUTER_CHANNELS;
+      const int o0 = blocks * part / parts * OUTER_CHANNELS, end = blocks * (part + 1) / parts * OUTER_CHANNELS;
+      const int o1 = end < g.cout ? end : g.cout;
       const int64_t taps = g.taps(), positions = int64_t(g.kh) * g.kw;
       if (T* out = to[j].weight) {
         out += p * g.cout * taps;
-        if (sums[j].weight) add_outer<T>(g, sums[j].weight, nullptr, out);
+        if (sums[j].weight) add_outer<T>(g, sums[j].weight, nullptr, o0, o1, out);
         if (sums[j].radius_weight)
-          add_outer<T>(g, sums[j].radius_weight, layers[j].weight + p * layers[j].weight_stride, out);
-        for (int64_t o = 0; sums[j].own_weight && o < g.cout; ++o)
-          for (int64_t k = 0; k < positions; ++k)
-            for (int64_t c = 0; c < g.cin; ++c)
+          add_outer<T>(g, sums[j].radius_weight, layers[j].weight + p * layers[j].weight_stride, o0, o1, out);
+        for (int64_t o = o0; sums[j].own_weight && o < o1; ++o)
+          for (int64_t c = 0; c < g.cin; ++c)
+            for (int64_t k = 0; k < positions; ++k)
               out[(o * g.cin + c) * positions + k] += sums[j].own_weight[o * taps + k * g.cin + c];
       }
       if (T* out = to[j].bias) {
-        for (int o = 0; o < g.cout; ++o) {
+        for (int o = o0; o < o1; ++o) {
           T sum = sums[j].own_bias[o];
           for (int s = 0; s < L; ++s) sum += sums[j].bias[o * L + s];
           out[p * g.cout + o] += sum;
@@ -125,12 +130,15 @@ bool run_groups(int members, int samples, int groups, bool together, int threads
         });
       }
     });
-    parallel_ranges(members < threads ? members : threads, members, [&](int thread, int64_t first, int64_t last) {
+    const int shares = 8;
+    const int64_t finishing = int64_t(members) * shares;
+    parallel_ranges(finishing < threads ? int(finishing) : threads, finishing, [&](int thread, int64_t first, int64_t last) {
       LayerSums<T>* sums = tables + int64_t(thread) * depth;
-      for (int64_t p = first; p < last; ++p)
+      for (int64_t task = first; task < last; ++task)
         for (int64_t group = 0; group < parts; ++group) {
+          const int64_t p = task / shares;
           GroupLayout<T>::place(layers, want, depth, memory + (p * parts + group) * size, sums);
-          GroupLayout<T>::finish(layers, sums, want, depth, p);
+          GroupLayout<T>::finish(layers, sums, want, depth, p, int(task % shares), shares);
         }
     });
   }
