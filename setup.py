@@ -313,4 +313,9 @@ if __name__ == "__main__":
         announce_missing_cpu()
     if "editable_wheel" in sys.argv:
         remove_extensions_in_place()
-    setup(packages=packages(), ext_modules=native_extensions(), cmdclass={"build_ext": BuildNative})
+    setup(
+        packages=packages(),
+        py_modules=["_glsk_command"],
+        ext_modules=native_extensions(),
+        cmdclass={"build_ext": BuildNative},
+    )
