@@ -213,13 +213,13 @@ def test_robust_cross_entropy(scale: float) -> None:
     assert_close(found.cpu(), ops.robust_cross_entropy.reference(margin.double()), 1e-6)
 
 
-def test_an_empty_batch_of_members_or_samples_launches_nothing() -> None:
+def test_an_empty_batch_is_refused_before_anything_is_launched() -> None:
     weight, bias = torch.zeros(2, 4, 3, 1, 1, device=DEVICE), torch.zeros(2, 4, device=DEVICE)
     from glsk.geometry import linear
 
     empty = torch.zeros(1, 0, 3, device=DEVICE)
-    lower, upper = ops.ibp_affine(empty, empty, weight, bias, list(linear(3, 4, relu=False)), False, backend="triton")
-    assert lower.shape == upper.shape == (2, 0, 4)
+    with pytest.raises(ValueError, match="no samples"):
+        ops.ibp_affine(empty, empty, weight, bias, list(linear(3, 4, relu=False)), False, backend="triton")
 
 
 def a_pass(name: str) -> dict[str, object]:
