@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+HIDDEN_SHARE = 0.25
+"""Of the memory limit, at most, for hidden bounds that a gradient reads."""
+
 _granted: ContextVar[int | None] = ContextVar("granted", default=None)
 
 

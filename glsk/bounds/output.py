@@ -13,9 +13,6 @@ from glsk.bounds.registry import canonical_method, get
 from glsk.geometry import encode
 from glsk.ops.chain_bounds import METHODS
 
-KEPT_SHARE = 0.25
-"""Of the memory limit, at most, for hidden bounds that a gradient will read."""
-
 
 def output_bounds(method: str, query: Query) -> Bounds:
     """What the relaxation ``method`` yields last: by one op for the whole chain where the backend has it."""
@@ -69,7 +66,7 @@ def _room(query: Query) -> bool:
     units = sum(layer.out_features for layer in query.layers[:-1])
     size = 2 * units * query.population.size * query.x_L.shape[1] * query.x_L.element_size()
     limit = workspace.granted()
-    return limit is None or size <= KEPT_SHARE * limit
+    return limit is None or size <= workspace.HIDDEN_SHARE * limit
 
 
 def _wants_gradient(query: Query) -> bool:

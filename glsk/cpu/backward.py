@@ -19,8 +19,8 @@ number is not that of threads: they get the same bits however many they are."""
 DEFAULT_LIMIT = 1 << 30
 """Bytes of scratch memory where no call has set a limit."""
 
-HIDDEN_SHARE, SUMS_SHARE = 0.25, 0.5
-"""Of the limit, at most: hidden bounds, and partial sums."""
+SUMS_SHARE = 0.5
+"""Of the limit, at most, for partial sums."""
 
 Gradients = list[Tensor | None]
 
@@ -195,7 +195,7 @@ def _parts(
     b_step = samples
     if hidden is None:
         pair = 2 * sum(layer.out_features for layer in layers[:-1]) * weight.itemsize
-        pairs = max(1, int(HIDDEN_SHARE * _limit()) // max(1, pair))
+        pairs = max(1, int(workspace.HIDDEN_SHARE * _limit()) // max(1, pair))
         p_step = min(p_step, max(1, pairs // min(samples, 64)))
         b_step = max(1, min(samples, pairs // p_step))
     return [

@@ -64,8 +64,12 @@ def rows_of(C: Tensor | None, geometry: list[int], lines: list[Tensor], like: Te
     layers = decode(geometry)
     if C is not None or (len(layers) > 1 and not any(given.numel() and given.shape[2] > 1 for given in lines)):
         return C
-    eye = torch.eye(layers[-1].out_features, dtype=like.dtype, device=like.device)
-    return eye.expand(like.shape[1], -1, -1)
+    return _identity(layers[-1].out_features, like)
+
+
+def _identity(rows: int, like: Tensor) -> Tensor:
+    """The C of a layer's own rows, for every sample of ``like``."""
+    return torch.eye(rows, dtype=like.dtype, device=like.device).expand(like.shape[1], -1, -1)
 
 
 @ops.optimised_pass.implement("cpu")
@@ -93,7 +97,7 @@ def optimised_pass(
         reference: tuple[Tensor, Tensor] = ops.optimised_pass.reference(*operands, bound_upper, iterations, lr)
         return reference
     if C is None:
-        C = torch.eye(decode(geometry)[-1].out_features, dtype=x_L.dtype).expand(x_L.shape[1], -1, -1)
+        C = _identity(decode(geometry)[-1].out_features, x_L)
     lower, upper = empty_bounds(x_L, weights, C, geometry, bound_upper)
     given = Given()
     nothing = None, None
