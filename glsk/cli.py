@@ -62,11 +62,11 @@ def train(
 ) -> None:
     """Train a network: PGD warm start, then PGPE (or the gradient) on the robust loss; then print the accuracies."""
     with deferred():  # a module that is stopped while it is imported answers in its own way
-        from glsk.certify import evaluation_table
         from glsk.training.config import parse_setting
         from glsk.training.loop import read_config
         from glsk.training.loop import train as run
         from glsk.training.presets import preset as settings
+        from glsk.verify import evaluation_table
 
     values = {
         "dataset": dataset,
@@ -129,7 +129,7 @@ def certify(
     1e-9). That is about the network in exact arithmetic; rounding is left a wide margin, but is not bounded rigorously.
     """
     import glsk
-    from glsk.certify import evaluate, evaluation_table
+    from glsk.verify import evaluate, evaluation_table
 
     net, radius, test = _load(weights, model, dataset, data, eps, threads)
     result = evaluate(
@@ -180,7 +180,7 @@ def bounds(
 
     Certified means what it means for certify.
     """
-    from glsk.certify.inspect import inspect_sample, sample_tables
+    from glsk.verify.inspect import inspect_sample, sample_tables
 
     net, radius, test = _load(weights, model, dataset, data, eps, threads)
     if index >= len(test.x_test):

@@ -165,7 +165,7 @@ def test_an_interrupt_is_one_line_and_130(here, monkeypatch, command, target):
         raise KeyboardInterrupt
 
     monkeypatch.chdir(here)
-    monkeypatch.setattr(f"glsk.certify.{target}", interrupted)
+    monkeypatch.setattr(f"glsk.verify.{target}", interrupted)
     result = CliRunner().invoke(app, [command, *GOOD])
     assert result.exit_code == 130
     assert result.stderr == "glsk: interrupted\n"

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import glsk
 from glsk import cli, device
-from glsk.certify import evaluate
+from glsk.verify import evaluate
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:x", "", "mps"])

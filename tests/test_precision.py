@@ -10,11 +10,11 @@ from torch import nn
 import glsk
 from bench import precision as bench_precision
 from bench.workloads import workload
-from glsk import certify, ops, precision
-from glsk.certify.evaluate import certify_batch
-from glsk.certify.inspect import inspect_sample
+from glsk import ops, precision, verify
 from glsk.training import Config
 from glsk.training.fitness import MiniBatch, RobustLoss
+from glsk.verify.evaluate import certify_batch
+from glsk.verify.inspect import inspect_sample
 
 ROOT = Path(__file__).resolve().parents[1]
 NET = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 10))
@@ -48,7 +48,7 @@ def test_certification_never_leaves_float32_accuracy(chosen: str, used: set[str]
     with precision.using_precision(chosen):
         certify_batch(BOUNDED, x, y, eps=0.01)
         assert used == expected
-        certify.evaluate(NET, x, y, eps=0.01, attack_restarts=0, methods=glsk.methods())
+        verify.evaluate(NET, x, y, eps=0.01, attack_restarts=0, methods=glsk.methods())
         inspect_sample(NET, x[0], 0, eps=0.01)
         assert used == expected
         assert precision.precision() == chosen

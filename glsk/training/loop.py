@@ -12,7 +12,6 @@ import torch
 from rich.console import Console
 
 from glsk import backends
-from glsk.certify import Evaluation, evaluate
 from glsk.data import load
 from glsk.device import check_device
 from glsk.errors import CheckpointError
@@ -27,6 +26,7 @@ from glsk.training.records import evaluation_record, step_record
 from glsk.training.run_folder import CHECKPOINTS, RESULTS, WEIGHTS, read_config
 from glsk.training.stage import Stage
 from glsk.training.weights import Description, save_weights
+from glsk.verify import Evaluation, evaluate
 
 __all__ = ["read_config", "train"]
 

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from glsk.certify import Evaluation
 from glsk.data import Dataset
 from glsk.errors import CheckpointError, GlskError
 from glsk.training.checkpoint import Checkpoint
 from glsk.training.config import Config
 from glsk.training.stage import Stage
 from glsk.training.weights import Description
+from glsk.verify import Evaluation
 
 
 @dataclass

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from glsk.certify import Evaluation
 from glsk.training.stage import Stage
+from glsk.verify import Evaluation
 
 
 def step_record(stage: Stage, index: int, step: int, found: Mapping[str, float], seconds: float) -> dict[str, Any]:

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 import glsk
-from glsk.certify import evaluate
-from glsk.certify.margins import THRESHOLD, certified_rows
+from glsk.verify import evaluate
+from glsk.verify.margins import THRESHOLD, certified_rows
 
 X = torch.full((4, 1, 2, 2), 0.5)
 Y = torch.zeros(4, dtype=torch.long)
@@ -48,7 +48,7 @@ def test_a_certified_sample_that_is_broken_is_an_error_that_names_it(monkeypatch
 
 def test_float32_only_searches(monkeypatch):
     """Bounds that are wrong in float32 certify nothing."""
-    from glsk.certify.margins import lower_margins
+    from glsk.verify.margins import lower_margins
 
     def rosy(bounded, x, y, **query):
         lower = lower_margins(bounded, x, y, **query)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from rich.table import Table
 
-from glsk.certify.evaluate import Evaluation
+from glsk.verify.evaluate import Evaluation
 
 NAME_WIDTH = 24
 """Characters of a name that a narrow terminal leaves it; the numbers' columns give way."""

@@ -7,9 +7,9 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import glsk
-from glsk.certify.margins import certified_rows
 from glsk.errors import NumericalError
 from glsk.precision import accurate
+from glsk.verify.margins import certified_rows
 
 
 def inspect_sample(
@@ -28,7 +28,7 @@ def inspect_sample(
     Args:
         net: the network.
         x: one image [C, H, W], of the net's dtype, in data units; ``certified`` is decided in that dtype, as
-            :func:`glsk.certify.evaluate` does it (float32 is an estimate).
+            :func:`glsk.verify.evaluate` does it (float32 is an estimate).
         y: its label.
         eps: L-infinity radius, in data units.
         method: the relaxation.

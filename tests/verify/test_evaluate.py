@@ -5,10 +5,10 @@ from rich.console import Console
 from torch import nn
 
 import glsk
-from glsk.certify import Evaluation, evaluate, evaluation_table
-from glsk.certify.evaluate import certify_batch
-from glsk.certify.inspect import inspect_sample, sample_tables
 from glsk.models import build
+from glsk.verify import Evaluation, evaluate, evaluation_table
+from glsk.verify.evaluate import certify_batch
+from glsk.verify.inspect import inspect_sample, sample_tables
 
 EPS = 0.05
 
