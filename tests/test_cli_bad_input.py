@@ -173,7 +173,7 @@ def test_an_interrupt_is_one_line_and_130(here, monkeypatch, command, target):
 
 @pytest.mark.parametrize("sink", ["true", "/dev/full"])
 def test_output_that_cannot_be_written(sink):
-    command = f'"{sys.executable}" -m glsk.cli info'
+    command = f'"{sys.executable}" -m glsk info'
     shell = f"set -o pipefail; {command} | true" if sink == "true" else f"{command} > /dev/full"
     found = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
     assert "Traceback" not in found.stderr

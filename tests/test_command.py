@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+import glsk
+
 SIGNALLED = """
 import os, sys
 
@@ -38,3 +40,9 @@ def test_it_runs_the_command_line() -> None:
     )
     assert ended.returncode == 0
     assert "train" in ended.stdout
+
+
+@pytest.mark.parametrize("command", [["-m", "glsk"], ["-c", "import _glsk_command; _glsk_command.main()"]])
+def test_it_says_its_version(command: list[str]) -> None:
+    ended = subprocess.run([sys.executable, *command, "--version"], capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stdout) == (0, f"glsk {glsk.__version__}\n")

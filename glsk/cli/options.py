@@ -1,0 +1,46 @@
+"""Options that more than one command has, each declared once, and how their values are read."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import torch
+
+Weights = Annotated[Path, typer.Argument(help="Weights or checkpoint, safetensors.")]
+Model = Annotated[str | None, typer.Option(help="cnn3 or cnn5, if the file does not say.")]
+Dataset = Annotated[str | None, typer.Option(help="Default: the one the file names.")]
+Data = Annotated[str | None, typer.Option("--data", help="Folder with the data files, or an .npz. Else $GLSK_DATA.")]
+Eps = Annotated[str | None, typer.Option(help="Default: the one the file names, else 0.1.")]
+Backend = Annotated[str | None, typer.Option(help="auto, reference, cpu, triton or cuda.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, or one of several GPUs: cuda:1.")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads; 0 leaves PyTorch's default.", min=0, max=4096)]
+Dtype = Annotated[
+    str,
+    typer.Option(help="float64 decides far above its rounding; float32 is an estimate (rounding may certify wrongly)."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+
+def radius(text: str) -> float:
+    """A perturbation size such as 0.1 or 2/255. Raises ValueError."""
+    numerator, slash, denominator = text.partition("/")
+    try:
+        value = float(numerator) / (float(denominator) if slash else 1.0)
+    except (ValueError, ZeroDivisionError) as error:
+        raise ValueError(f"--eps: cannot read {text!r} ({error}); give a number such as 0.1 or 2/255") from error
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"--eps: must be finite and >= 0, got {text!r}")
+    return value
+
+
+def dtype_named(name: str) -> "torch.dtype":
+    """float32 or float64. Raises ValueError."""
+    import torch
+
+    known = {"float32": torch.float32, "float64": torch.float64}
+    if name not in known:
+        raise ValueError(f"--dtype: unknown {name!r}; known: {', '.join(known)}")
+    return known[name]
