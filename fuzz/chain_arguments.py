@@ -121,6 +121,32 @@ def _optimised_pass(draw: st.DrawFn, chain: list[Geometry], numbers: _Numbers, P
     return {**_crown_pass(draw, chain, numbers, P, B), "iterations": draw(st.integers(1, 3)), "lr": 0.1}
 
 
+def _branch_pass(draw: st.DrawFn, chain: list[Geometry], numbers: _Numbers, P: int, B: int) -> dict[str, Any]:
+    found = _operands(draw, chain, numbers, 1, P, 1)
+    C, geometry, leaks = (found.pop(name) for name in ("C", "geometry", "leaks"))
+    units, rows = sum(layer.out_features for layer in chain[:-1]), 1 if C is None else C.shape[1]
+    index = [draw(st.integers(0, P - 1)) for _ in range(B)]
+    splits = [[draw(st.sampled_from((-1, 0, 0, 1))) for _ in range(units)] for _ in range(B)]
+    lower, upper = numbers.interval(P, units)
+    return {
+        **{name: end[0] if isinstance(end, Tensor) else end for name, end in found.items()},
+        "lower": lower,
+        "upper": upper,
+        "index": torch.tensor(index),
+        "splits": torch.tensor(splits, dtype=torch.int8).view(B, units),
+        "C": numbers.normal(B, rows, chain[-1].out_features),
+        "start": numbers.normal(B, rows, units) if draw(st.booleans()) else None,
+        "threshold": None,
+        "geometry": geometry,
+        "leaks": leaks,
+        "iterations": draw(st.integers(1, 2)),
+        "lr_alpha": 0.1,
+        "lr_beta": 0.1,
+        "decay": 0.98,
+        **{name: draw(st.booleans()) for name in ("duals", "coefficients", "corner")},
+    }
+
+
 def _ibp_affine(draw: st.DrawFn, chain: list[Geometry], numbers: _Numbers, P: int, B: int) -> dict[str, Any]:
     layer = chain[0]
     lower, upper = numbers.interval(draw(st.sampled_from((1, P))), B, layer.in_features)
@@ -149,6 +175,7 @@ def _robust_cross_entropy(draw: st.DrawFn, chain: list[Geometry], numbers: _Numb
 
 _MAKERS: dict[str, Callable[..., dict[str, Any]]] = {
     "chain_bounds": _chain_bounds,
+    "branch_pass": _branch_pass,
     "crown_pass": _crown_pass,
     "optimised_pass": _optimised_pass,
     "ibp_affine": _ibp_affine,

@@ -61,6 +61,14 @@ def _normalize(chain: Chain, x: Tensor) -> Tensor:
     return (x - chain.normalize.mean.to(x).view(shape)) / chain.normalize.std.to(x).view(shape)
 
 
+def denormalised(chain: Chain, x: Tensor) -> Tensor:
+    """Points [.., *input_shape] as the first affine layer sees them, in data units."""
+    if chain.normalize is None:
+        return x
+    shape = (-1, 1, 1) if len(chain.input_shape) == 3 else (-1,)
+    return x * chain.normalize.std.to(x).view(shape) + chain.normalize.mean.to(x).view(shape)
+
+
 def _ball(
     chain: Chain, x: Tensor, eps: float | Tensor, clip: tuple[float, float] | None, check_finite: bool
 ) -> tuple[Tensor, Tensor]:

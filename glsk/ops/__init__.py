@@ -1,5 +1,6 @@
 """The operators of glsk, one a file, each a ``torch.ops.glsk.*`` with a plain PyTorch reference."""
 
+from glsk.ops.branch_pass import branch_pass
 from glsk.ops.chain_bounds import chain_bounds
 from glsk.ops.crown_pass import crown_pass
 from glsk.ops.hbox_relu import hbox_relu
@@ -10,6 +11,7 @@ from glsk.ops.relu_relaxation import relu_relaxation
 from glsk.ops.robust_cross_entropy import robust_cross_entropy
 
 ALL: tuple[Op, ...] = (
+    branch_pass,
     chain_bounds,
     crown_pass,
     hbox_relu,
@@ -23,6 +25,7 @@ ALL: tuple[Op, ...] = (
 __all__ = [
     "ALL",
     "Op",
+    "branch_pass",
     "chain_bounds",
     "crown_pass",
     "hbox_relu",

@@ -245,16 +245,27 @@ def _chain_tensors(
     tensors.lists(len(layers), weights=weights, biases=biases, leaks=leaks)
     members = tensors.members("weights[0]", weights[0])
     _box(tensors, ("x_L", x_L), ("x_U", x_U), members, layers[0].in_features)
+    chain_weights(tensors, layers, weights, biases, leaks, members)
+    tensors.optional("C", C, x_L.shape[1], None, layers[-1].out_features)
+    if C is not None and C.shape[1] < 1:
+        raise ValueError(f"{tensors.op}: C: expected at least one row, got {list(C.shape)}")
+    return members, x_L.shape[1]
+
+
+def chain_weights(
+    tensors: Tensors,
+    layers: Sequence[Geometry],
+    weights: list[Tensor],
+    biases: list[Tensor],
+    leaks: list[float],
+    members: int,
+) -> None:
     for k, (layer, weight, bias) in enumerate(zip(layers, weights, biases, strict=True)):
         tensors.one(f"weights[{k}]", weight, members, *layer.weight_shape)
         tensors.one(f"biases[{k}]", bias, members, layer.out_channels)
     for k, leak in enumerate(leaks):
         if not 0 <= leak <= 1:
             raise ValueError(f"{tensors.op}: leaks[{k}]: expected a slope in [0, 1], got {leak}")
-    tensors.optional("C", C, x_L.shape[1], None, layers[-1].out_features)
-    if C is not None and C.shape[1] < 1:
-        raise ValueError(f"{tensors.op}: C: expected at least one row, got {list(C.shape)}")
-    return members, x_L.shape[1]
 
 
 def _box(tensors: Tensors, lower: tuple[str, Tensor], upper: tuple[str, Tensor], members: int, inputs: int) -> None:

@@ -74,12 +74,40 @@ def step() -> dict[str, Any]:
     }
 
 
+def branch() -> dict[str, Any]:
+    """Good arguments of branch_pass, by name: 4 subproblems of 3 images."""
+    good, units = chain(), CONV.out_features + 5
+    return {
+        "x_L": torch.zeros(B, 24),
+        "x_U": torch.ones(B, 24),
+        "weights": [w[:1] for w in good["weights"]],
+        "biases": [b[:1] for b in good["biases"]],
+        "lower": -torch.ones(B, units),
+        "upper": torch.ones(B, units),
+        "index": torch.tensor([0, 0, 2, 1]),
+        "splits": torch.zeros(4, units, dtype=torch.int8),
+        "C": torch.randn(4, 2, 4),
+        "start": torch.zeros(4, 2, units),
+        "threshold": torch.zeros(4, 2),
+        "geometry": good["geometry"],
+        "leaks": good["leaks"],
+        "iterations": 2,
+        "lr_alpha": 0.1,
+        "lr_beta": 0.1,
+        "decay": 0.98,
+        "duals": True,
+        "coefficients": True,
+        "corner": True,
+    }
+
+
 def box_relu() -> dict[str, Any]:
     names = ("box_lower", "box_upper", "lower", "upper")
     return {name: torch.zeros(P, B, 6) for name in names}
 
 
 GOOD: dict[str, Callable[[], dict[str, Any]]] = {
+    "branch_pass": branch,
     "chain_bounds": chain,
     "crown_pass": a_pass,
     "optimised_pass": lambda: {**a_pass(), "iterations": 2, "lr": 0.1},
@@ -209,6 +237,34 @@ PASSES = [
     (argument(rule="CROWN"), "rule: unknown"),
 ]
 BAD: dict[str, list[tuple[Callable[[dict[str, Any]], None], str]]] = {
+    "branch_pass": [
+        *GEOMETRIES,
+        (argument(x_L=torch.zeros(1, B, 24)), "x_L"),
+        (argument(x_L=torch.zeros(B, 23)), "x_L"),
+        (argument(x_U=torch.zeros(B + 1, 24)), "x_U"),
+        (argument(x_U=double), "x_U"),
+        (argument(weights=chain()["weights"]), r"weights\[0\]"),
+        (argument(biases=chain()["biases"]), r"biases\[0\]"),
+        (argument(weights=longer), "weights"),
+        (argument(lower=torch.zeros(B, 28)), "lower"),
+        (argument(upper=torch.zeros(B + 1, 29)), "upper"),
+        (argument(index=torch.zeros(4)), "index"),
+        (argument(index=torch.zeros(4, 1, dtype=torch.int64)), "index"),
+        (argument(index=torch.zeros(0, dtype=torch.int64)), "index: no subproblems"),
+        (argument(index=None), "splits"),
+        (argument(splits=torch.zeros(4, 29)), "splits"),
+        (argument(splits=torch.zeros(4, 28, dtype=torch.int8)), "splits"),
+        (argument(C=torch.zeros(3, 2, 4)), "C"),
+        (argument(C=torch.zeros(4, 0, 4)), "C: expected at least one row"),
+        (argument(C=double), "C"),
+        (argument(start=torch.zeros(4, 1, 29)), "start"),
+        (argument(threshold=torch.zeros(4)), "threshold"),
+        (argument(leaks=[0.0, 1.5, 0.0]), r"leaks\[1\]"),
+        (argument(iterations=0), "iterations"),
+        (argument(lr_alpha=-0.1), "lr_alpha"),
+        (argument(lr_beta=float("nan")), "lr_beta"),
+        (argument(decay=float("inf")), "decay"),
+    ],
     "chain_bounds": [
         *CHAINS,
         (argument(method="alpha-CROWN"), "method: unknown"),
@@ -319,9 +375,12 @@ def test_sparse_tensors_are_refused(op: str) -> None:
         getattr(torch.ops.glsk, op)(*arguments.values(), "reference")
 
 
+OPTIONAL = ("C", "index", "splits", "start", "threshold")
+
+
 @pytest.mark.parametrize(
     ("op", "name"),
-    [(op, n) for op, good in GOOD.items() for n, v in good().items() if isinstance(v, Tensor) and n != "C"],
+    [(op, n) for op, good in GOOD.items() for n, v in good().items() if isinstance(v, Tensor) and n not in OPTIONAL],
 )
 def test_none_is_no_tensor(op: str, name: str) -> None:
     arguments = {**GOOD[op](), name: None}

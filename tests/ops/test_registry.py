@@ -114,6 +114,16 @@ def samples(op: Op) -> Iterator[tuple[Any, ...]]:
             first = *box, weights, biases, lowers, uppers, made
             yield *first, C, None, None, everything, leaks, "adaptive", True, steps, 0.1
             yield *first, None, None, None, everything, plain, "adaptive", False, steps, 0.1
+    elif op is ops.branch_pass:
+        image = box[0][0], box[1][0], [w[:1] for w in weights], [b[:1] for b in biases]
+        packed = [torch.cat([bound[0] for bound in ends], dim=1) for ends in (lowers, uppers)]
+        units, leaks, rates = packed[0].shape[1], [0.25, 0.5, 0.0], (0.1, 0.2, 0.98)
+        yield *image, *packed, None, None, C, None, None, everything, plain, 4, *rates, True, True, True
+        index, splits = torch.tensor([2, 0, 0, 1]), torch.randint(-1, 2, (4, units), dtype=torch.int8)
+        subproblems = index, splits, torch.randn(4, 2, 4, dtype=torch.float64)
+        start, limit = torch.rand(4, 2, units, dtype=torch.float64), torch.full((4, 2), -3.0, dtype=torch.float64)
+        yield *image, *packed, *subproblems, start, limit, everything, leaks, 3, *rates, True, False, True
+        yield *image, *packed, *subproblems, None, None, everything, plain, 1, *rates, False, True, False
     elif op is ops.hbox_relu:
         yield *_interval(P, B, 6), *_interval(P, B, 6)
     elif op is ops.relu_relaxation:
@@ -144,11 +154,12 @@ def test_lines_that_are_not_given_have_an_empty_gradient(backend: str) -> None:
 
 
 CASES = [pytest.param(op, i, id=f"{op.name}-{i}") for op in ops.ALL for i in range(len(list(samples(op))))]
-# The ascent's result has no gradient (test_optimised_pass.py).
-DIFFERENTIABLE = [case for case in CASES if case.values[0] is not ops.optimised_pass]
+# An ascent's result has no gradient.
+ASCENTS = (ops.optimised_pass, ops.branch_pass)
+DIFFERENTIABLE = [case for case in CASES if case.values[0] not in ASCENTS]
 STATIC_CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor")
 OPS = [pytest.param(op, id=op.name) for op in ops.ALL]
-DIFFERENTIABLE_OPS = [op for op in OPS if op.values[0] is not ops.optimised_pass]
+DIFFERENTIABLE_OPS = [op for op in OPS if op.values[0] not in ASCENTS]
 
 
 def sample(op: Op, i: int) -> tuple[Any, ...]:
@@ -160,8 +171,12 @@ def torch_op(op: Op) -> Any:
 
 
 def tensors(arguments: tuple[Any, ...], change: Callable[[Tensor], Tensor]) -> tuple[Any, ...]:
-    """The arguments with ``change`` applied to every tensor."""
-    return torch.utils._pytree.tree_map_only(Tensor, change, arguments)
+    """The arguments with ``change`` applied to every tensor of floating-point numbers."""
+
+    def changed(tensor: Tensor) -> Tensor:
+        return change(tensor) if tensor.is_floating_point() else tensor
+
+    return torch.utils._pytree.tree_map_only(Tensor, changed, arguments)
 
 
 def leaves(arguments: Any) -> list[Tensor]:

@@ -1,0 +1,68 @@
+"""What ``glsk.ops.branch_pass`` demands of its arguments, as ``glsk.ops.checks`` does for the others."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from glsk.ops import checks
+
+
+def branch_pass(
+    x_L: Tensor,
+    x_U: Tensor,
+    weights: list[Tensor],
+    biases: list[Tensor],
+    lower: Tensor,
+    upper: Tensor,
+    index: Tensor | None,
+    splits: Tensor | None,
+    C: Tensor,
+    start: Tensor | None,
+    threshold: Tensor | None,
+    geometry: list[int],
+    leaks: list[float],
+    iterations: int,
+    lr_alpha: float,
+    lr_beta: float,
+    decay: float,
+    *_: bool,
+) -> None:
+    """A chain with one weight set, images, and subproblems of them; the values of ``index`` are checked later."""
+    op = "branch_pass"
+    layers, tensors = checks.chain(op, tuple(geometry)), checks.Tensors(op, "x_L", x_L)
+    tensors.one("x_L", x_L, None, layers[0].in_features)
+    tensors.one("x_U", x_U, *x_L.shape)
+    tensors.lists(len(layers), weights=weights, biases=biases, leaks=leaks)
+    checks.chain_weights(tensors, layers, weights, biases, leaks, members=1)
+    units = sum(layer.out_features for layer in layers[:-1])
+    for name, bound in (("lower", lower), ("upper", upper)):
+        tensors.one(name, bound, x_L.shape[0], units)
+    samples = x_L.shape[0]
+    if index is not None:
+        samples = _integers(op, "index", index, torch.int64, x_L, None)
+    if samples < 1:
+        raise ValueError(f"{op}: {'x_L' if index is None else 'index'}: no subproblems")
+    if splits is not None:
+        _integers(op, "splits", splits, torch.int8, x_L, samples, units)
+    tensors.one("C", C, samples, None, layers[-1].out_features)
+    if C.shape[1] < 1:
+        raise ValueError(f"{op}: C: expected at least one row, got {list(C.shape)}")
+    tensors.optional("start", start, samples, C.shape[1], units)
+    tensors.optional("threshold", threshold, samples, C.shape[1])
+    if iterations < 1:
+        raise ValueError(f"{op}: iterations: expected at least 1, got {iterations}")
+    for name, rate in (("lr_alpha", lr_alpha), ("lr_beta", lr_beta), ("decay", decay)):
+        if not (rate >= 0 and math.isfinite(rate)):
+            raise ValueError(f"{op}: {name}: expected a number >= 0, got {rate}")
+
+
+def _integers(op: str, name: str, tensor: Tensor, dtype: torch.dtype, like: Tensor, *shape: checks.Size) -> int:
+    """A tensor of integers; returns its first size."""
+    if tensor.dtype != dtype or tensor.layout is not torch.strided:
+        raise TypeError(f"{op}: {name}: expected dense {dtype}, got {tensor.dtype}")
+    fits = tensor.dim() == len(shape) and all(n in (None, m) for n, m in zip(shape, tensor.shape, strict=True))
+    if not fits or tensor.device != like.device:
+        wanted = ", ".join("any" if n is None else str(n) for n in shape)
+        raise ValueError(f"{op}: {name}: expected [{wanted}] on {like.device}, got {list(tensor.shape)}")
+    return tensor.shape[0]
