@@ -9,7 +9,16 @@ import pkgutil
 from glsk.bounds.constraints import Constraints
 from glsk.bounds.output import hidden_bounds, in_one_op, output_bounds
 from glsk.bounds.query import Bounds, Query
-from glsk.bounds.registry import Relaxation, canonical_method, get, is_linear, methods, relaxation
+from glsk.bounds.registry import (
+    Relaxation,
+    aliases,
+    canonical_method,
+    get,
+    is_differentiable,
+    is_linear,
+    methods,
+    relaxation,
+)
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
@@ -19,10 +28,12 @@ __all__ = [
     "Constraints",
     "Query",
     "Relaxation",
+    "aliases",
     "canonical_method",
     "get",
     "hidden_bounds",
     "in_one_op",
+    "is_differentiable",
     "is_linear",
     "methods",
     "output_bounds",

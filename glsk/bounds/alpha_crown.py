@@ -7,7 +7,7 @@ from glsk.bounds.query import Bounds, Query
 from glsk.bounds.registry import relaxation
 
 
-@relaxation("alpha-CROWN", linear=True)
+@relaxation("alpha-CROWN", linear=True, differentiable=False)
 def alpha_crown(query: Query) -> Iterator[Bounds]:
     """One pass a layer, then ``query.iterations`` for the specification: never looser than CROWN, no gradient."""
     inner = yield from hidden(query, "adaptive")

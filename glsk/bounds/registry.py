@@ -13,9 +13,12 @@ A layer that no ReLU follows may yield anything: nobody reads it. What comes las
 _RELAXATIONS: dict[str, Relaxation] = {}
 _SPELLINGS: dict[str, str] = {}
 _LINEAR: set[str] = set()
+_WITHOUT_GRADIENT: set[str] = set()
 
 
-def relaxation(name: str, *aliases: str, linear: bool = False) -> Callable[[Relaxation], Relaxation]:
+def relaxation(
+    name: str, *aliases: str, linear: bool = False, differentiable: bool = True
+) -> Callable[[Relaxation], Relaxation]:
     """Decorator: make a relaxation known by its name and aliases, in any case.
 
     ``linear``: its bounds of the specification are those of linear functions of the input, by lines.
@@ -24,6 +27,7 @@ def relaxation(name: str, *aliases: str, linear: bool = False) -> Callable[[Rela
     def register(function: Relaxation) -> Relaxation:
         _RELAXATIONS[name] = function
         _LINEAR.update({name} if linear else ())
+        _WITHOUT_GRADIENT.update(() if differentiable else {name})
         _SPELLINGS.update({spelling.upper(): name for spelling in (name, *aliases)})
         return function
 
@@ -47,6 +51,16 @@ def canonical_method(name: str) -> str:
         return _SPELLINGS[name.upper()]
     except KeyError:
         raise ValueError(f"method: unknown {name!r}; known: {', '.join(methods())} (also DeepPoly = CROWN)") from None
+
+
+def aliases(name: str) -> tuple[str, ...]:
+    """Every accepted spelling of a method, in capitals."""
+    return tuple(spelling for spelling, one in _SPELLINGS.items() if one == canonical_method(name))
+
+
+def is_differentiable(name: str) -> bool:
+    """Whether a method's bounds have a gradient."""
+    return canonical_method(name) not in _WITHOUT_GRADIENT
 
 
 def is_linear(name: str) -> bool:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from glsk.data.augment import augment
-from glsk.training.seeds import stream
+from glsk.seeds import stream
 from glsk.transfer import to_device
 
 

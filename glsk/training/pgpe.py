@@ -20,6 +20,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from glsk.errors import NumericalError
 from glsk.module import BoundedModule
+from glsk.seeds import derive_seed
 from glsk.training import optimizer_state
 from glsk.training.batches import Batches
 from glsk.training.clipup import ClipUp
@@ -28,7 +29,6 @@ from glsk.training.fitness import MiniBatch, RobustLoss, check_data
 from glsk.training.problem import RobustLossProblem, from_actor
 from glsk.training.reading import Reading
 from glsk.training.schedules import annealed_eps, step_lr
-from glsk.training.seeds import derive_seed
 from glsk.training.stage import Stage, State, check_loss
 from glsk.transfer import Mark, runs_behind
 

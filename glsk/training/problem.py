@@ -113,7 +113,7 @@ class RobustLossProblem(Problem):
 
 
 def _to(batch: MiniBatch, device: str) -> MiniBatch:
-    return MiniBatch(batch.x.to(device), batch.y.to(device), batch.eps)
+    return batch.to(device)
 
 
 def from_actor(error: Exception) -> Exception:

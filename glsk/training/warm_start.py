@@ -4,12 +4,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from glsk.attacks import pgd
+from glsk.seeds import stream
 from glsk.training import optimizer_state
-from glsk.training.attacks import pgd
 from glsk.training.batches import Batches
 from glsk.training.config import Config
 from glsk.training.schedules import annealed_eps, tail_decay
-from glsk.training.seeds import stream
 from glsk.training.stage import Stage, State, check_loss
 
 

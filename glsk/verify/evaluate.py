@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 import glsk
 from glsk import backends
+from glsk.attacks import pgd
 from glsk.device import check_device
 from glsk.errors import NumericalError
-from glsk.training.attacks import pgd
-from glsk.training.seeds import stream
+from glsk.seeds import stream
 from glsk.verify.margins import certified_rows, lower_margins
 
 

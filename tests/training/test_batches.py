@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from glsk.seeds import derive_seed, stream
 from glsk.training.batches import Batches
-from glsk.training.seeds import derive_seed, stream
 
 X = torch.arange(10.0).reshape(10, 1, 1, 1).expand(10, 1, 4, 4)
 Y = torch.arange(10)

@@ -5,7 +5,7 @@ from torch.nn.utils import parameters_to_vector
 
 import glsk
 from glsk.models import build
-from glsk.training.fitness import MiniBatch, RobustLoss
+from glsk.objectives import MiniBatch, create
 
 SHAPE = (1, 10, 10)
 
@@ -36,11 +36,11 @@ def members(net):
 
 
 def robust_loss(net, method="CROWN"):
-    return RobustLoss(glsk.BoundedModule(net, SHAPE), method, 4, backend="reference")
+    return create(method, glsk.BoundedModule(net, SHAPE), 4, backend="reference")
 
 
 @pytest.mark.parametrize("method", ["IBP", "HBox", "CROWN-IBP", "CROWN"])
-def test_fitness_is_the_robust_cross_entropy_of_the_margins(net, batch, members, method):
+def test_it_is_the_robust_cross_entropy_of_the_margins(net, batch, members, method):
     found = robust_loss(net, method)(batch, members)
     lower, _ = glsk.BoundedModule(net, SHAPE).compute_bounds(
         batch.x, eps=0.05, clip=(0.0, 1.0), C=glsk.margins(batch.y, 4), method=method, params=members
@@ -84,13 +84,13 @@ def test_time_in_the_bounds_is_added_up(net, batch, members):
 
 
 def test_without_checks_finite_members_have_the_same_losses(net, batch, members):
-    unchecked = RobustLoss(glsk.BoundedModule(net, SHAPE), "CROWN", 4, backend="reference", checked=False)
+    unchecked = create("CROWN", glsk.BoundedModule(net, SHAPE), 4, backend="reference", checked=False)
     assert torch.equal(unchecked(batch, members), robust_loss(net)(batch, members))
 
 
 def test_without_checks_a_member_that_is_not_finite_has_the_loss_nan(net, batch, members, monkeypatch):
     """Even where an op drops the NaN, as a minimum or a maximum may."""
-    unchecked = RobustLoss(glsk.BoundedModule(net, SHAPE), "CROWN", 4, backend="reference", checked=False)
+    unchecked = create("CROWN", glsk.BoundedModule(net, SHAPE), 4, backend="reference", checked=False)
     members[1, 0], members[2, -1] = float("inf"), float("nan")
     lower = torch.ones(6, 5, 3)
     lower[4, 2, 1] = float("nan")

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
+from glsk.attacks.pgd import LOSSES, cross_entropy, negative_margin, pgd
 from glsk.models import build
-from glsk.training.attacks import LOSSES, cross_entropy, negative_margin, pgd
 
 
 @pytest.fixture(autouse=True, scope="module")
