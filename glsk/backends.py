@@ -159,12 +159,20 @@ def resolve(name: str, device: torch.device, dtype: torch.dtype) -> str:
 
 
 def pass_workspace(
-    name: str, layers: tuple[Geometry, ...], spec_rows: int | None, device: torch.device, dtype: torch.dtype
+    name: str,
+    layers: tuple[Geometry, ...],
+    spec_rows: int | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    backward: bool = False,
 ) -> Workspace | Widest:
-    """What a pass over ``layers`` (``spec_rows`` rows of C, or None for the last layer's outputs) allocates."""
+    """What a pass over ``layers`` (``spec_rows`` rows of C, or None for the last layer's outputs) allocates.
+
+    With ``backward``, enough for its gradient too.
+    """
     module = _BACKENDS[name].module
     hook = getattr(importlib.import_module(module), "pass_workspace", None) if module else None
-    found: Workspace | Widest = hook(layers, spec_rows, device, dtype) if hook else Workspace()
+    found: Workspace | Widest = hook(layers, spec_rows, device, dtype, backward) if hook else Workspace()
     return found
 
 

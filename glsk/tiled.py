@@ -1,15 +1,20 @@
 """A query computed tile by tile, within a memory limit."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from glsk import bounds, ops, tiling, workspace
 from glsk.bounds import Bounds, Query
 from glsk.ops.crown_pass import Linear
+
+Found = TypeVar("Found")
 
 
 def output_bounds(method: str, query: Query, memory_limit: int) -> tuple[Tensor, Tensor | None]:
@@ -20,10 +25,12 @@ def output_bounds(method: str, query: Query, memory_limit: int) -> tuple[Tensor,
     tiles, need = (whole, None) if bounds.in_one_op(method, query) else _tiles(method, query, memory_limit)
     lower = query.x_L.new_empty(members, samples, rows)
     upper = torch.empty_like(lower) if query.bound_upper else None
+    again = _again(tiles, need)
     for tile in tiles:
         part = slice(tile.p0, tile.p1), slice(tile.b0, tile.b1)
+        one = partial(bounds.output_bounds, method, _cut(query, tile))
         with _granted(need, tile, memory_limit):
-            found = bounds.output_bounds(method, _cut(query, tile))
+            found = _computed(one, again)
             lower[part] = found[0]
             if upper is not None:
                 upper[part] = found[1]
@@ -70,10 +77,13 @@ def hidden_bounds(method: str, query: Query, memory_limit: int) -> dict[int, Bou
         for k, layer in enumerate(query.layers)
         if layer.relu
     }
+    again = _again(tiles, need)
     for tile in tiles:
         part = slice(tile.p0, tile.p1), slice(tile.b0, tile.b1)
-        inner = bounds.hidden_bounds(method, _cut(query, tile))
+        each = partial(bounds.hidden_bounds, method, _cut(query, tile))
         with _granted(need, tile, memory_limit):
+            # All layers at once only where they are computed twice: else each goes as the next one comes.
+            inner: Iterable[Bounds] = _computed(partial(_listed, each), True) if again else each()
             for k, (lower, upper) in enumerate(inner):
                 if k in found:
                     found[k][0][part], found[k][1][part] = lower, upper
@@ -84,7 +94,8 @@ def hidden_bounds(method: str, query: Query, memory_limit: int) -> dict[int, Bou
 def _tiles(method: str, query: Query, memory_limit: int) -> tuple[list[tiling.Tile], tiling.Footprint]:
     samples, dtype, backend = query.x_L.shape[1], query.x_L.dtype, query.backend
     spec_rows = None if query.C is None else query.C.shape[1]
-    need = tiling.footprint(query.layers, spec_rows, backend, query.x_L.device, dtype, samples)
+    gradient = bounds.wants_gradient(query)
+    need = tiling.footprint(query.layers, spec_rows, backend, query.x_L.device, dtype, samples, gradient)
     optimised = method == "alpha-CROWN" and not ops.optimised_pass.implemented(backend)
     if optimised or query.linear is not None or (query.constraints is not None and query.constraints.lines):
         # Passes that every backend leaves to plain PyTorch.
@@ -92,7 +103,30 @@ def _tiles(method: str, query: Query, memory_limit: int) -> tuple[list[tiling.Ti
         plain = tiling.bytes_per_pair(query.layers, rows, "reference", dtype.itemsize, optimised)
         need = replace(need, per_pair=max(need.per_pair, plain))
         backend = "reference" if backend == "cpu" else backend
-    return list(tiling.tiles(query.population.size, samples, need, memory_limit, backend)), need
+    members = query.population.size
+    kept = members * samples * need.saved
+    if backend != "cpu" and kept <= workspace.HIDDEN_SHARE * memory_limit:  # there is room for all tiles together
+        need = replace(need, fixed=need.fixed + kept, per_pair=need.per_pair - need.saved, saved=0)
+    return list(tiling.tiles(members, samples, need, memory_limit, backend)), need
+
+
+def _listed(each: Callable[[], Iterator[Found]]) -> list[Found]:
+    return list(each())
+
+
+def _again(tiles: list[tiling.Tile], need: tiling.Footprint | None) -> bool:
+    """Whether tiles are computed once more on the way back, because all their hidden bounds together are too many.
+
+    ``torch.func`` and ``torch.compile`` keep them all the same: what they keep cannot be replaced.
+    """
+    traced = torch._C._are_functorch_transforms_active() or torch.compiler.is_compiling()
+    return need is not None and need.saved > 0 and len(tiles) > 1 and not traced
+
+
+def _computed(run: Callable[[], Found], again: bool) -> Found:
+    """What ``run`` returns; with ``again`` nothing of it is kept, and the gradient begins with another run."""
+    found: Found = checkpoint(run, use_reentrant=False, preserve_rng_state=False) if again else run()
+    return found
 
 
 @contextlib.contextmanager

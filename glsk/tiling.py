@@ -12,6 +12,13 @@ from glsk.workspace import Widest, Workspace
 # A tile's bounds should stay in a CPU's shared cache between one pass and the next.
 CPU_TILE_BYTES = 16 << 20
 
+SAVED, PENDING = 6, 6
+"""Values a hidden unit that autograd keeps for the way back (most for HBox: its boxes before and after the activation,
+and bounds), and gradients of them that exist at once."""
+
+TRACED = 8
+"""Copies of a pass's coefficients of one layer that autograd through the reference keeps, or makes on the way back."""
+
 PROGRAMS_SHARE = 0.5
 """Of the limit, at most, for the scratch of programs that run at once, beyond the one that there must be."""
 
@@ -34,11 +41,13 @@ class Footprint:
         fixed: for the whole call: its boxes.
         per_pair: of a tile's bounds, for one (member, sample).
         workspace: of the backend's passes.
+        saved: of per_pair, what stays until a gradient has been computed; 0 where none is.
     """
 
     fixed: int
     per_pair: int
     workspace: Workspace | Widest = field(default_factory=Workspace)
+    saved: int = 0
 
     def bounds(self, members: int, samples: int) -> int:
         """Of a tile, without the scratch of programs."""
@@ -63,18 +72,41 @@ def footprint(
     device: torch.device,
     dtype: torch.dtype,
     samples: int,
+    gradient: bool = False,
 ) -> Footprint:
-    """What bounding ``samples`` samples by any method takes; ``spec_rows``: the rows of C, None for the logits."""
+    """What bounding ``samples`` samples by any method takes; ``spec_rows``: the rows of C, None for the logits.
+
+    With ``gradient``, enough for the way back too, beside the gradients of what the caller gave.
+    """
     rows = layers[-1].out_features if spec_rows is None else spec_rows
     per_pair = bytes_per_pair(layers, rows, backend, dtype.itemsize)
+    saved = 0
+    if gradient:
+        units = sum(layer.out_features for layer in layers[:-1])
+        saved = SAVED * units * dtype.itemsize
+        per_pair += saved + PENDING * units * dtype.itemsize
+        if not fused_gradient(backend):
+            per_pair += traced_bytes_per_pair(layers, rows, dtype.itemsize)
     if backend not in ("cuda", "triton"):
-        return Footprint(0, per_pair)
+        return Footprint(0, per_pair, saved=saved)
     # To the hidden layers after the first, to C or the logits, and to C merged into the last layer by interval methods.
     passes: list[tuple[tuple[Geometry, ...], int | None]] = [(layers[: k + 1], None) for k in range(1, len(layers) - 1)]
     passes += [(layers, spec_rows), (layers[-1:], spec_rows)]
-    found = [backends.pass_workspace(backend, some, spec, device, dtype) for some, spec in passes]
+    found = [backends.pass_workspace(backend, some, spec, device, dtype, gradient) for some, spec in passes]
     boxes = 4 * samples * layers[0].in_features * dtype.itemsize  # two, and what they are made from
-    return Footprint(boxes, per_pair, Widest(tuple(found)))
+    return Footprint(boxes, per_pair, Widest(tuple(found)), saved)
+
+
+def fused_gradient(backend: str) -> bool:
+    """Whether a pass's gradient needs no trace of the way down, as autograd through the reference does."""
+    return backend in ("cpu", "cuda")
+
+
+def traced_bytes_per_pair(layers: tuple[Geometry, ...], rows: int, itemsize: int) -> int:
+    """What autograd through the reference keeps and makes of one pass, both sides, at most."""
+    widths = [layers[0].in_features, *(layer.out_features for layer in layers)]
+    passes = [layer.out_features * sum(widths[: k + 1]) for k, layer in enumerate(layers[:-1])]
+    return 2 * TRACED * max([*passes, rows * sum(widths)]) * itemsize
 
 
 def bytes_per_pair(

@@ -7,7 +7,7 @@ import importlib
 import pkgutil
 
 from glsk.bounds.constraints import Constraints
-from glsk.bounds.output import hidden_bounds, in_one_op, output_bounds
+from glsk.bounds.output import hidden_bounds, in_one_op, output_bounds, wants_gradient
 from glsk.bounds.query import Bounds, Query
 from glsk.bounds.registry import (
     Relaxation,
@@ -38,4 +38,5 @@ __all__ = [
     "methods",
     "output_bounds",
     "relaxation",
+    "wants_gradient",
 ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from glsk.ops.chain_bounds import METHODS
 def output_bounds(method: str, query: Query) -> Bounds:
     """What the relaxation ``method`` yields last: by one op for the whole chain where the backend has it."""
     if in_one_op(method, query):
-        keep = ops.chain_bounds.has_backward(query.backend) and _wants_gradient(query) and _room(query)
+        keep = ops.chain_bounds.has_backward(query.backend) and wants_gradient(query) and _room(query)
         lower, upper, _ = ops.chain_bounds(*_operands(method, query), keep, backend=query.backend)
         return lower, upper
     *_, found = get(method)(query)
@@ -69,7 +69,9 @@ def _room(query: Query) -> bool:
     return limit is None or size <= workspace.HIDDEN_SHARE * limit
 
 
-def _wants_gradient(query: Query) -> bool:
-    """Whether hidden bounds are worth keeping for the backward."""
-    tensors = (query.x_L, query.x_U, query.C, *query.population.weights, *query.population.biases)
+def wants_gradient(query: Query) -> bool:
+    """Whether anything will ask for a gradient of the query's bounds."""
+    known = query.constraints
+    given = () if known is None else (*chain(*known.intermediate.values()), *known.lines.values())
+    tensors = (query.x_L, query.x_U, query.C, *query.population.weights, *query.population.biases, *given)
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)

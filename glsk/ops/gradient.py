@@ -76,8 +76,9 @@ class _Gradient(_SingleLevelFunction):
         call: _Call = ctx.call
         if call.backward is None:
             raise NotImplementedError(f"{call.name}: its result is optimised and has no gradient")
-        split = len(ctx.saved_tensors) - ctx.outputs
-        saved, outputs = ctx.saved_tensors[:split], ctx.saved_tensors[split:]
+        kept = ctx.saved_tensors  # asked for once: what a checkpoint computes again is given out once
+        split = len(kept) - ctx.outputs
+        saved, outputs = kept[:split], kept[split:]
         # An op that saves its outputs, which may be large, is told by an empty tensor that nothing depends on one.
         like, unread = saved[0], [0] if call.saves_outputs else None
         grads = [

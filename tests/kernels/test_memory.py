@@ -1,17 +1,11 @@
 """What a call to the Triton backend allocates stays under its ``memory_limit``."""
 
-import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 import glsk
 from glsk import models, ops, tiling
+from tests.meter import metered
 from tests.support import METHODS
 
 REASON = glsk.backends.why_missing("triton")
@@ -21,49 +15,6 @@ pytestmark = pytest.mark.skipif(
 
 SHAPE = (1, 28, 28)
 MEMBERS, SAMPLES = 6, 10
-
-
-class Meter(TorchDispatchMode):
-    """Bytes of the tensors alive that operators have made, and the most there were at once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.alive: dict[int, int] = {}
-        self.peak = 0
-
-    def __torch_dispatch__(
-        self, function: object, types: object, args: tuple = (), kwargs: dict | None = None
-    ) -> object:
-        known = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
-        result = function(*args, **(kwargs or {}))
-        for tensor in (t for t in tree_leaves(result) if isinstance(t, Tensor)):
-            storage = tensor.untyped_storage()
-            at, size = storage.data_ptr(), storage.nbytes()
-            if size and at not in known and at not in self.alive:
-                self.alive[at] = size
-                weakref.finalize(tensor, self.alive.pop, at, None)
-        self.peak = max(self.peak, sum(self.alive.values()))
-        return result
-
-
-@contextmanager
-def metered(monkeypatch: pytest.MonkeyPatch) -> Iterator[Meter]:
-    """Inside the ops too, where PyTorch switches a mode off."""
-    meter = Meter()
-
-    def watched(function):
-        def call(*args: object) -> object:
-            with meter:
-                return function(*args)
-
-        return call
-
-    with monkeypatch.context() as patch:
-        for op in ops.ALL:
-            made = {name: watched(function) for name, function in op._implementations.items()}
-            patch.setattr(op, "_implementations", made)
-        with meter:
-            yield meter
 
 
 @pytest.fixture(autouse=True)
