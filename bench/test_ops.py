@@ -31,13 +31,13 @@ def arguments(op: str) -> tuple[object, ...]:
     everything = *box, weights, biases, lowers, uppers, [none] * 2
     radius, nothing = (box[1] - box[0]) / 2, [torch.zeros_like(bias) for bias in biases[:2]]
     return {
-        "ibp_affine": (lowers[0], uppers[0], weights[1], biases[1], list(layers[1]), True),
+        "ibp_affine": (lowers[0], uppers[0], weights[1], biases[1], list(layers[1]), True, 0.0),
         "crown_pass-layer": (*box, *first, *rest, "adaptive", True),
         "crown_pass-margins": (*everything, case.C, None, None, encode(layers), [0.0] * 3, "adaptive", False),
         "crown_pass-mask": (-radius, radius, weights[:2], nothing, lowers[:1], uppers[:1], *rest, "mask", False),
         "optimised_pass": (*everything, case.C, None, None, encode(layers), [0.0] * 3, "adaptive", False, 20, 0.1),
         "chain_bounds": (*box, weights, biases, case.C, encode(layers), [0.0] * 3, "CROWN", True, False, False),
-        "hbox_relu": (lowers[0], uppers[0], lowers[0], uppers[0]),
+        "hbox_relu": (lowers[0], uppers[0], lowers[0], uppers[0], 0.0),
         "relu_relaxation": (lowers[0], uppers[0]),
         "robust_cross_entropy": (case.C[..., 0].expand(MEMBERS, -1, -1).contiguous(),),
     }[op]

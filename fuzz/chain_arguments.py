@@ -157,12 +157,14 @@ def _ibp_affine(draw: st.DrawFn, chain: list[Geometry], numbers: _Numbers, P: in
         "bias": numbers.normal(P, layer.out_channels),
         "geometry": encode([layer]),
         "relu": draw(st.booleans()),
+        "leak": draw(st.sampled_from((0.0, 0.25))),
     }
 
 
 def _hbox_relu(draw: st.DrawFn, chain: list[Geometry], numbers: _Numbers, P: int, B: int) -> dict[str, Any]:
     box, bounds = numbers.interval(P, B, chain[0].out_features), numbers.interval(P, B, chain[0].out_features)
-    return dict(zip(("box_lower", "box_upper", "lower", "upper"), (*box, *bounds), strict=True))
+    named = dict(zip(("box_lower", "box_upper", "lower", "upper"), (*box, *bounds), strict=True))
+    return named | {"leak": draw(st.sampled_from((0.0, 0.25)))}
 
 
 def _relu_relaxation(draw: st.DrawFn, chain: list[Geometry], numbers: _Numbers, P: int, B: int) -> dict[str, Any]:

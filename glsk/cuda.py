@@ -113,7 +113,7 @@ def crown_pass(
     known = (known_lower, known_upper)
     operands = (x_L, x_U, weights, biases, lowers, uppers, lines, C, *known, geometry, leaks, rule, bound_upper)
     if len(weights) == 1 and C is None and None in known:
-        lower, upper = ibp_affine(x_L, x_U, weights[0], biases[0], geometry, False)  # one layer: the same bounds
+        lower, upper = ibp_affine(x_L, x_U, weights[0], biases[0], geometry, False, 0.0)  # one layer: the same bounds
         return lower, upper if bound_upper else x_L.new_empty(0)
     if len(weights) > _CUDA.max_layers:
         return ops.crown_pass.reference(*operands)
@@ -309,7 +309,7 @@ def _arguments(layers: tuple[Geometry, ...], rows: int, spec: bool, dtype: torch
 
 @ops.ibp_affine.implement("cuda")
 def ibp_affine(
-    lower: Tensor, upper: Tensor, weight: Tensor, bias: Tensor, geometry: list[int], relu: bool, leak: float = 0.0
+    lower: Tensor, upper: Tensor, weight: Tensor, bias: Tensor, geometry: list[int], relu: bool, leak: float
 ) -> tuple[Tensor, Tensor]:
     (layer,) = decode(geometry)
     members, samples = weight.shape[0], lower.shape[1]
@@ -340,9 +340,7 @@ def relu_relaxation(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor, Tenso
 
 
 @ops.hbox_relu.implement("cuda")
-def hbox_relu(
-    box_lower: Tensor, box_upper: Tensor, lower: Tensor, upper: Tensor, leak: float = 0.0
-) -> tuple[Tensor, Tensor]:
+def hbox_relu(box_lower: Tensor, box_upper: Tensor, lower: Tensor, upper: Tensor, leak: float) -> tuple[Tensor, Tensor]:
     box = _elementwise(_CUDA.run_hbox_relu, box_lower, box_upper, lower, upper, outputs=2, options=(leak,))
     return box[0], box[1]
 

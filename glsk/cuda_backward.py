@@ -93,7 +93,7 @@ def ibp_affine(
     operands: list[Any], outputs: tuple[Tensor, ...], grads: tuple[Tensor, ...], needs: list[bool]
 ) -> Gradients:
     """The gradient of an interval step (csrc/cuda/ibp_backward.cu)."""
-    lower, upper, weight, bias, geometry, relu, *leak = operands
+    lower, upper, weight, bias, geometry, relu, leak = operands
     wanted = _Wanted(operands[:4], needs)
     (layer,) = decode(geometry)
     members, samples = weight.shape[0], lower.shape[1]
@@ -111,7 +111,7 @@ def ibp_affine(
             samples,
             list(geometry),
             relu,
-            *(leak or [0.0]),
+            leak,
             view.weights(weight),
             view(lower),
             view(upper),

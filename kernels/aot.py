@@ -110,7 +110,7 @@ def compile_pass(plan: Plan, sides: int, listed: bool, lines: int, precision: st
 def compile_ibp(layer: Geometry, relu: bool, capability: int) -> Binary:
     """One interval step."""
     tile = config.ibp_tile(layer)
-    constants = {"L": layer, "RELU": relu, "PRECISION": launch.precision()}
+    constants = {"L": layer, "RELU": relu, "LEAK": 0.0, "PRECISION": launch.precision()}
     constants |= {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "BLOCK_K": tile.block_k}
     return compile_kernel(ibp_affine.ibp_affine_kernel, constants, tile.warps, capability)
 
@@ -136,7 +136,7 @@ def compile_small(plan: Plan, capability: int) -> list[Binary]:
         (relu_relaxation.channel_last_slopes_kernel, {"MASK": False, "BLOCK": relu_relaxation.BLOCK}),
         (relu_relaxation.channel_last_slopes_kernel, {"MASK": True, "BLOCK": relu_relaxation.BLOCK}),
         (relu_relaxation.relu_relaxation_kernel, {"BLOCK": relu_relaxation.BLOCK}),
-        (hbox_relu.hbox_relu_kernel, {"BLOCK": hbox_relu.BLOCK}),
+        (hbox_relu.hbox_relu_kernel, {"LEAK": 0.0, "BLOCK": hbox_relu.BLOCK}),
         (
             robust_cross_entropy.robust_cross_entropy_kernel,
             {"S": 9, "S_PADDED": 16, "BLOCK": robust_cross_entropy.BLOCK},

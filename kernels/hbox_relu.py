@@ -13,8 +13,9 @@ BLOCK = 1024
 
 @triton.jit
 def hbox_relu_kernel(
-    box_lower_ptr, box_upper_ptr, lower_ptr, upper_ptr, out_lower_ptr, out_upper_ptr, size, BLOCK: tl.constexpr
-):
+    box_lower_ptr, box_upper_ptr, lower_ptr, upper_ptr, out_lower_ptr, out_upper_ptr, size,
+    LEAK: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = at < size
     lower = tl.load(lower_ptr + at, mask=mask, other=0.0)
@@ -23,17 +24,20 @@ def hbox_relu_kernel(
     active, upper = lower >= 0.0, tl.maximum(upper, 0.0)
     box_lower = tl.load(box_lower_ptr + at, mask=mask, other=0.0)
     box_upper = tl.load(box_upper_ptr + at, mask=mask, other=0.0)
-    tl.store(out_lower_ptr + at, tl.where(finite, tl.where(active, box_lower, 0.0), float("nan")), mask=mask)
-    tl.store(out_upper_ptr + at, tl.where(finite, tl.where(active, box_upper, upper), float("nan")), mask=mask)
+    low, high = tl.where(active, box_lower, 0.0), tl.where(active, box_upper, upper)
+    if LEAK != 0.0:
+        low, high = LEAK * box_lower + (1.0 - LEAK) * low, LEAK * box_upper + (1.0 - LEAK) * high
+    tl.store(out_lower_ptr + at, tl.where(finite, low, float("nan")), mask=mask)
+    tl.store(out_upper_ptr + at, tl.where(finite, high, float("nan")), mask=mask)
 
 
 @ops.hbox_relu.implement("triton")
-def hbox_relu(box_lower: Tensor, box_upper: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+def hbox_relu(box_lower: Tensor, box_upper: Tensor, lower: Tensor, upper: Tensor, leak: float) -> tuple[Tensor, Tensor]:
     """As ``glsk.ops.hbox_relu``."""
     operands = [t.contiguous() for t in (box_lower, box_upper, lower, upper)]
     result = torch.empty_like(operands[0]), torch.empty_like(operands[0])
     if lower.numel():
         with on(lower):
             grid = (triton.cdiv(lower.numel(), BLOCK),)
-            hbox_relu_kernel[grid](*operands, *result, lower.numel(), BLOCK=BLOCK, num_warps=4)
+            hbox_relu_kernel[grid](*operands, *result, lower.numel(), LEAK=float(leak), BLOCK=BLOCK, num_warps=4)
     return result

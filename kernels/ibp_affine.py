@@ -18,7 +18,7 @@ from glsk.geometry import decode
 def ibp_affine_kernel(
     lower_ptr, upper_ptr, x_member, x_sample, weight_ptr, weight_member, bias_ptr, bias_member, bias_channel,
     out_lower_ptr, out_upper_ptr, samples,
-    L: tl.constexpr, RELU: tl.constexpr, PRECISION: tl.constexpr,
+    L: tl.constexpr, RELU: tl.constexpr, LEAK: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     POSITIONS: tl.constexpr = L.out_height * L.out_width
@@ -47,8 +47,8 @@ def ibp_affine_kernel(
         upper = tl.load(upper_ptr + at, mask=mask, other=0.0)
         if RELU:
             finite = (tl.abs(lower) < float("inf")) & (tl.abs(upper) < float("inf"))
-            lower = tl.where(finite, tl.maximum(lower, 0.0), float("nan"))
-            upper = tl.where(finite, tl.maximum(upper, 0.0), float("nan"))
+            lower = tl.where(finite, tl.where(lower < 0.0, LEAK * lower, lower), float("nan"))
+            upper = tl.where(finite, tl.where(upper < 0.0, LEAK * upper, upper), float("nan"))
         w = tl.load(
             weight_ptr + channel[None, :] * K + k[:, None],
             mask=(channel < L.out_channels)[None, :] & (k < K)[:, None],
@@ -70,7 +70,7 @@ def ibp_affine_kernel(
 
 @ops.ibp_affine.implement("triton")
 def ibp_affine(
-    lower: Tensor, upper: Tensor, weight: Tensor, bias: Tensor, geometry: list[int], relu: bool
+    lower: Tensor, upper: Tensor, weight: Tensor, bias: Tensor, geometry: list[int], relu: bool, leak: float
 ) -> tuple[Tensor, Tensor]:
     """As ``glsk.ops.ibp_affine``."""
     (layer,) = decode(geometry)
@@ -90,7 +90,7 @@ def ibp_affine(
         ibp_affine_kernel[grid](
             lower, upper, member_stride(lower), lower.stride(1), weight, member_stride(weight),
             bias, bias.stride(0), bias.stride(1), out_lower, out_upper, samples,
-            L=layer, RELU=relu, PRECISION=precision(),
+            L=layer, RELU=relu, LEAK=float(leak), PRECISION=precision(),
             BLOCK_M=tile.block_m, BLOCK_N=tile.block_n, BLOCK_K=tile.block_k, num_warps=tile.warps,
         )  # fmt: skip
     return out_lower, out_upper

@@ -32,8 +32,7 @@ def hbox(query: Query) -> Iterator[Bounds]:
             inner.append(query.hidden(k, partial(_with_radius, query, k, box, inner)))
         yield inner[-1]
         if query.layers[k].relu:
-            after, leak = ops.hbox_relu(*box, *inner[-1], backend=query.backend), query.leak(k)
-            box = after if leak == 0 else _mixed(leak, box, after)
+            box = ops.hbox_relu(*box, *inner[-1], query.leak(k), backend=query.backend)
     lower, upper = query.spec(box)
     radius = query.hbox_radius(query.last, inner)
     yield lower - radius, upper + radius if query.bound_upper else upper
@@ -47,9 +46,3 @@ def _with_radius(query: Query, k: int, box: Bounds, inner: list[Bounds]) -> Boun
     """Layer k's bounds: its box, and what is still an exact function of the input."""
     radius = query.hbox_radius(k, inner)
     return box[0] - radius, box[1] + radius
-
-
-def _mixed(leak: float, before: Bounds, after: Bounds) -> Bounds:
-    """The box after a leaky ReLU, given those before and after a plain one."""
-    lower, upper = (leak * b + (1 - leak) * a for b, a in zip(before, after, strict=True))
-    return lower, upper

@@ -87,10 +87,9 @@ class Query:
     def ibp(self, k: int, box: Bounds, relu: bool) -> Bounds:
         """Layer k's outputs by interval arithmetic from a box of its inputs, or, with ``relu``, of what its inputs were
         before the activation."""
-        if relu and self.leak(k - 1):
-            box, relu = self.activated(k - 1, box), False
+        leak = self.leak(k - 1) if relu else 0.0
         weight, bias = self.population.weights[k], self.population.biases[k]
-        return ops.ibp_affine(*box, weight, bias, list(self.layers[k]), relu, backend=self.backend)
+        return ops.ibp_affine(*box, weight, bias, list(self.layers[k]), relu, leak, backend=self.backend)
 
     def spec(self, box: Bounds) -> Bounds:
         """C times the last layer (merged) by interval arithmetic from a box of that layer's inputs."""

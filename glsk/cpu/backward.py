@@ -30,13 +30,13 @@ def ibp_affine(
     operands: list[Any], outputs: tuple[Tensor, ...], grads: tuple[Tensor, ...], needs: list[bool]
 ) -> Sequence[Tensor | None]:
     """Gradients by lower, upper, weight and bias."""
-    lower, upper, weight, bias, geometry, relu = operands
+    lower, upper, weight, bias, geometry, relu, leak = operands
     d_lower, d_upper, d_weight, d_bias = _like([lower, upper, weight, bias], needs)
     given = Given()
     wide = max(lower.shape[0], upper.shape[0])  # as the kernel sees the box
     by_box = [None if d is None else d.new_zeros(wide, *d.shape[1:]) for d in (d_lower, d_upper)]
     kernel("ibp_affine_backward", lower)(
-        ibp_given(given, lower, upper, weight, bias, geometry, relu, (None, None)),
+        ibp_given(given, lower, upper, weight, bias, geometry, relu, leak, (None, None)),
         address(grads[0]),
         address(grads[1]),
         (address(d_weight), address(d_bias), 0, 0, 0),

@@ -13,14 +13,14 @@ from glsk.ops.optimised_pass import DECAY
 
 @ops.ibp_affine.implement("cpu")
 def ibp_affine(
-    lower: Tensor, upper: Tensor, weight: Tensor, bias: Tensor, geometry: list[int], relu: bool
+    lower: Tensor, upper: Tensor, weight: Tensor, bias: Tensor, geometry: list[int], relu: bool, leak: float
 ) -> tuple[Tensor, Tensor]:
     """As ``glsk.ops.ibp_affine``."""
     (layer,) = decode(geometry)
     out_lower = lower.new_empty(weight.shape[0], lower.shape[1], layer.out_features)
     outputs = out_lower, torch.empty_like(out_lower)
     given = Given()
-    kernel("ibp_affine", lower)(ibp_given(given, lower, upper, weight, bias, geometry, relu, outputs))
+    kernel("ibp_affine", lower)(ibp_given(given, lower, upper, weight, bias, geometry, relu, leak, outputs))
     return outputs
 
 

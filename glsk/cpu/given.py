@@ -165,6 +165,7 @@ def ibp_given(
     bias: Tensor,
     geometry: list[int],
     relu: bool,
+    leak: float,
     outputs: tuple[Tensor | None, Tensor | None],
 ) -> Any:
     """An interval step."""
@@ -177,7 +178,7 @@ def ibp_given(
         in_upper=in_upper,
         in_stride=in_stride,
         relu=relu,
-        in_leak=0.0,
+        in_leak=leak,
         lower=address(outputs[0]),
         upper=address(outputs[1]),
         threads=torch.get_num_threads(),

@@ -119,8 +119,11 @@ def _layer(where: str, layer: Geometry) -> None:
         raise ValueError(f"{where}: more than 2^31 inputs, outputs or weights")
 
 
-def ibp_affine(lower: Tensor, upper: Tensor, weight: Tensor, bias: Tensor, geometry: list[int], relu: bool) -> None:
+def ibp_affine(
+    lower: Tensor, upper: Tensor, weight: Tensor, bias: Tensor, geometry: list[int], relu: bool, leak: float
+) -> None:
     """One layer, and a box of its inputs."""
+    slope("ibp_affine", "leak", leak)
     layers = chain("ibp_affine", tuple(geometry))
     if len(layers) != 1:
         raise ValueError(f"ibp_affine: geometry: expected one layer, got {len(layers)}")
@@ -224,6 +227,18 @@ class SameShape:
             tensors.one(name, operand, *operands[0].shape)
 
 
+def slope(op: str, name: str, leak: float) -> None:
+    """Of an activation below zero."""
+    if not 0 <= leak <= 1:
+        raise ValueError(f"{op}: {name}: expected a slope in [0, 1], got {leak}")
+
+
+def hbox_relu(box_lower: Tensor, box_upper: Tensor, lower: Tensor, upper: Tensor, leak: float) -> None:
+    """Boxes and bounds of one shape."""
+    slope("hbox_relu", "leak", leak)
+    same_shape("hbox_relu", "box_lower", "box_upper", "lower", "upper")(box_lower, box_upper, lower, upper)
+
+
 def robust_cross_entropy(margin_lower: Tensor) -> None:
     """Margins [P, B, S]."""
     Tensors("robust_cross_entropy", "margin_lower", margin_lower).one("margin_lower", margin_lower, None, None, None)
@@ -264,8 +279,7 @@ def chain_weights(
         tensors.one(f"weights[{k}]", weight, members, *layer.weight_shape)
         tensors.one(f"biases[{k}]", bias, members, layer.out_channels)
     for k, leak in enumerate(leaks):
-        if not 0 <= leak <= 1:
-            raise ValueError(f"{tensors.op}: leaks[{k}]: expected a slope in [0, 1], got {leak}")
+        slope(tensors.op, f"leaks[{k}]", leak)
 
 
 def _box(tensors: Tensors, lower: tuple[str, Tensor], upper: tuple[str, Tensor], members: int, inputs: int) -> None:

@@ -8,7 +8,7 @@ from glsk.ops.registry import Op
 
 
 def ibp_affine_reference(
-    lower: Tensor, upper: Tensor, weight: Tensor, bias: Tensor, geometry: list[int], relu: bool
+    lower: Tensor, upper: Tensor, weight: Tensor, bias: Tensor, geometry: list[int], relu: bool, leak: float
 ) -> tuple[Tensor, Tensor]:
     """Bounds of W v + b for v in the box: centre W c + b, radius |W| r.
 
@@ -17,14 +17,15 @@ def ibp_affine_reference(
         weight: [P, Cout, Cin, kh, kw].
         bias: [P, Cout].
         geometry: the layer, encoded.
-        relu: whether a ReLU is applied to both ends of the box first.
+        relu: whether an activation is applied to both ends of the box first.
+        leak: its slope in [0, 1] below zero; 0 is a ReLU.
 
     Returns:
-        lower, upper [P, B, out]; with a ReLU, NaN where an infinite bound is read.
+        lower, upper [P, B, out]; with an activation, NaN where an infinite bound is read.
     """
     (layer,) = decode(geometry)
     if relu:
-        lower, upper = interval.activation(lower, upper)
+        lower, upper = interval.activation(lower, upper, leak)
     lower, upper = (t.expand(weight.shape[0], -1, -1) for t in (lower, upper))
     center = affine.forward(interval.center(lower, upper), weight, layer) + affine.per_unit(bias, layer)[:, None]
     radius = affine.forward(interval.radius(lower, upper), weight.abs(), layer)
@@ -32,7 +33,7 @@ def ibp_affine_reference(
 
 
 def _fake(
-    lower: Tensor, upper: Tensor, weight: Tensor, bias: Tensor, geometry: list[int], relu: bool
+    lower: Tensor, upper: Tensor, weight: Tensor, bias: Tensor, geometry: list[int], relu: bool, leak: float
 ) -> tuple[Tensor, Tensor]:
     shape = (weight.shape[0], lower.shape[1], Geometry(*geometry).out_features)
     return lower.new_empty(shape), lower.new_empty(shape)
@@ -40,7 +41,7 @@ def _fake(
 
 ibp_affine = Op(
     "ibp_affine",
-    "(Tensor lower, Tensor upper, Tensor weight, Tensor bias, int[] geometry, bool relu, str backend)"
+    "(Tensor lower, Tensor upper, Tensor weight, Tensor bias, int[] geometry, bool relu, float leak, str backend)"
     " -> (Tensor, Tensor)",
     ibp_affine_reference,
     _fake,

@@ -237,20 +237,21 @@ def test_a_deep_chain_runs_by_the_reference(launcher: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize(("relu", "leak"), [(False, 0.0), (True, 0.0), (True, 0.3)])
 @pytest.mark.parametrize("samples", [1, 3, 33])
 @pytest.mark.parametrize("name", ["conv", "many channels", "linear"])
-def test_ibp_affine(launcher: ModuleType, name: str, samples: int, relu: bool, dtype: torch.dtype) -> None:
+def test_ibp_affine(launcher: ModuleType, name: str, samples: int, relu: bool, leak: float, dtype: torch.dtype) -> None:
     layer = {
         "conv": chain((3, 9, 7), [(11, 3, 2, 1)], None)[0],
         "many channels": chain((300, 4, 4), [(3, 3, 1, 1)], None)[0],  # weights do not fit shared memory at once
         "linear": Geometry(37, 1, 1, 45, 1, 1, 1, 1, 1, 1, 0, 0, 0),
     }[name]
     center = torch.randn(2, samples, layer.in_features, dtype=dtype)
-    lower, upper = center - 0.1, center + 0.3
+    box = center - 0.1, center + 0.3
     weight, bias = torch.randn(2, *layer.weight_shape, dtype=dtype), torch.randn(2, layer.out_channels, dtype=dtype)
-    found = ops.ibp_affine(lower, upper, weight, bias, list(layer), relu, backend="cuda")
-    wanted = ops.ibp_affine.reference(lower.double(), upper.double(), weight.double(), bias.double(), list(layer), relu)
+    found = ops.ibp_affine(*box, weight, bias, list(layer), relu, leak, backend="cuda")
+    exact = [t.double() for t in (*box, weight, bias)]
+    wanted = ops.ibp_affine.reference(*exact, list(layer), relu, leak)
     assert_bounds_close(found, wanted, TOLERANCE[dtype])
 
 
@@ -263,7 +264,8 @@ def test_elementwise(launcher: ModuleType, dtype: torch.dtype) -> None:
     box = torch.randn(2, lower.numel(), dtype=dtype)
     finite = lower.isfinite() & upper.isfinite()
     exact = {"rtol": 1e-6, "atol": 0}
-    for op, given_ in ((ops.relu_relaxation, (lower, upper)), (ops.hbox_relu, (*box, lower, upper))):
+    cases = [(ops.relu_relaxation, (lower, upper)), *((ops.hbox_relu, (*box, lower, upper, k)) for k in (0.0, 0.3))]
+    for op, given_ in cases:
         for found, wanted in zip(op(*given_, backend="cuda"), op.reference(*given_), strict=True):
             torch.testing.assert_close(found[finite], wanted[finite], **exact)
             assert found[~finite].isnan().all()

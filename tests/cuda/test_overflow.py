@@ -91,9 +91,9 @@ def test_what_is_no_bound_stays_none(launcher: ModuleType, low: float, high: flo
     """A ReLU's lines, an interval after a ReLU, and the hybrid zonotope's box."""
     lower, upper, one = values(low), values(high), values(1.0)
     assert all(t.isnan().all() for t in launcher.relu_relaxation(lower, upper))
-    assert all(t.isnan().all() for t in launcher.hbox_relu(one, one, lower, upper))
+    assert all(t.isnan().all() for t in launcher.hbox_relu(one, one, lower, upper, 0.0))
     box = lower.view(1, 1, 1), upper.view(1, 1, 1)
-    found = launcher.ibp_affine(*box, torch.ones(1, 1, 1, 1, 1), one[None], list(linear(1, 1, True)), True)
+    found = launcher.ibp_affine(*box, torch.ones(1, 1, 1, 1, 1), one[None], list(linear(1, 1, True)), True, 0.0)
     assert not (found[0].isfinite() & found[1].isfinite()).any()
 
 

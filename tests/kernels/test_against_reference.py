@@ -197,13 +197,14 @@ def test_relu_relaxation() -> None:
         assert_close(a, b, 1e-6)
 
 
-def test_hbox_relu() -> None:
+@pytest.mark.parametrize("leak", [0.0, 0.3])
+def test_hbox_relu(leak: float) -> None:
     lower = torch.cat([EDGES[0], torch.randn(1100)]).to(DEVICE)
     upper = torch.cat([EDGES[1], lower.cpu()[EDGES.shape[1] :] + torch.rand(1100)]).to(DEVICE)
     box = lower + 0.25 * (upper - lower), lower + 0.5 * (upper - lower)
-    found = ops.hbox_relu(*box, lower, upper, backend="triton")
-    wanted = ops.hbox_relu.reference(*box, lower, upper)
-    assert torch.equal(torch.stack(found), torch.stack(wanted))
+    found = ops.hbox_relu(*box, lower, upper, leak, backend="triton")
+    wanted = ops.hbox_relu.reference(*box, lower, upper, leak)
+    torch.testing.assert_close(torch.stack(found), torch.stack(wanted), rtol=1e-6 if leak else 0, atol=0)
 
 
 @pytest.mark.parametrize("scale", [1.0, 200.0])
@@ -219,7 +220,7 @@ def test_an_empty_batch_is_refused_before_anything_is_launched() -> None:
 
     empty = torch.zeros(1, 0, 3, device=DEVICE)
     with pytest.raises(ValueError, match="no samples"):
-        ops.ibp_affine(empty, empty, weight, bias, list(linear(3, 4, relu=False)), False, backend="triton")
+        ops.ibp_affine(empty, empty, weight, bias, list(linear(3, 4, relu=False)), False, 0.0, backend="triton")
 
 
 def a_pass(name: str) -> dict[str, object]:

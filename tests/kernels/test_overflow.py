@@ -50,9 +50,11 @@ def test_what_is_no_bound_stays_none(low: float, high: float) -> None:
 
     lower, upper, one = values(low), values(high), values(1.0)
     assert all(t.isnan().all() for t in relu_relaxation(lower, upper))
-    assert all(t.isnan().all() for t in hbox_relu(one, one, lower, upper))
+    assert all(t.isnan().all() for t in hbox_relu(one, one, lower, upper, 0.0))
     box = lower.view(1, 1, 1), upper.view(1, 1, 1)
-    found = ibp_affine(*box, torch.ones(1, 1, 1, 1, 1, device=DEVICE), one[None], encode([linear(1, 1, True)]), True)
+    found = ibp_affine(
+        *box, torch.ones(1, 1, 1, 1, 1, device=DEVICE), one[None], encode([linear(1, 1, True)]), True, 0.0
+    )
     assert not (found[0].isfinite() & found[1].isfinite()).any()
 
 

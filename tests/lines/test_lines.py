@@ -100,9 +100,9 @@ def test_bounds_that_are_not_finite_give_no_lines(rule: str, lower: float, upper
 def test_an_interval_with_an_infinite_end_does_not_become_a_dead_unit(lower: float, upper: float) -> None:
     low, high = torch.full((1, 1, 1), lower), torch.full((1, 1, 1), upper)
     one, zero = torch.ones(1, 1, 1, 1, 1), torch.zeros(1, 1)
-    found = ops.ibp_affine(low, high, one, zero, [1] * 10 + [0, 0, 0], True, backend="reference")
+    found = ops.ibp_affine(low, high, one, zero, [1] * 10 + [0, 0, 0], True, 0.0, backend="reference")
     assert all(end.isnan().all() for end in found)
-    found = ops.hbox_relu(low, high, low, high, backend="reference")
+    found = ops.hbox_relu(low, high, low, high, 0.0, backend="reference")
     assert all(end.isnan().all() for end in found)
 
 

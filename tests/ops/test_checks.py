@@ -71,6 +71,7 @@ def step() -> dict[str, Any]:
         "bias": torch.randn(P, 3),
         "geometry": list(CONV),
         "relu": True,
+        "leak": 0.0,
     }
 
 
@@ -103,7 +104,7 @@ def branch() -> dict[str, Any]:
 
 def box_relu() -> dict[str, Any]:
     names = ("box_lower", "box_upper", "lower", "upper")
-    return {name: torch.zeros(P, B, 6) for name in names}
+    return {name: torch.zeros(P, B, 6) for name in names} | {"leak": 0.0}
 
 
 GOOD: dict[str, Callable[[], dict[str, Any]]] = {
@@ -295,6 +296,8 @@ BAD: dict[str, list[tuple[Callable[[dict[str, Any]], None], str]]] = {
         ]),
         (argument(geometry=[]), "geometry"),
         (argument(geometry=encode([CONV, HIDDEN])), "expected one layer"),
+        (argument(leak=-0.1), "leak: expected a slope"),
+        (argument(leak=float("nan")), "leak: expected a slope"),
         (argument(lower=torch.zeros(P, B, 23)), "lower"),
         (argument(lower=torch.zeros(P + 1, B, 24)), "lower"),
         (argument(lower=torch.zeros(P, 0, 24), upper=torch.zeros(P, 0, 24)), "lower: no samples"),
@@ -310,6 +313,7 @@ BAD: dict[str, list[tuple[Callable[[dict[str, Any]], None], str]]] = {
     "hbox_relu": [
         (argument(box_upper=torch.zeros(P, B, 5)), "box_upper"),
         (argument(lower=torch.zeros(1, B, 6)), "lower"),
+        (argument(leak=1.5), "leak: expected a slope"),
         (argument(upper=double), "upper"),
         (argument(upper=meta), "upper"),
     ],

@@ -20,5 +20,5 @@ EXAMPLES = [
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_examples(backend: str, dtype: torch.dtype) -> None:
     table = torch.tensor(EXAMPLES, dtype=dtype)
-    found = ops.hbox_relu(*table[:, :4].unbind(1), backend=backend)
+    found = ops.hbox_relu(*table[:, :4].unbind(1), 0.0, backend=backend)
     assert torch.equal(torch.stack(found, dim=1), table[:, 4:])

@@ -59,8 +59,9 @@ def samples(op: Op) -> Iterator[tuple[Any, ...]]:
         straight = encode([CONV._replace(relu=0), HIDDEN, LAST])
         yield *box, weights, biases, None, straight, plain, "CROWN", True, True, True
     elif op is ops.ibp_affine:
-        yield *box, weights[0], biases[0], list(CONV), False
-        yield *bounds[0], weights[1], biases[1], list(HIDDEN), True
+        yield *box, weights[0], biases[0], list(CONV), False, 0.0
+        yield *bounds[0], weights[1], biases[1], list(HIDDEN), True, 0.0
+        yield *bounds[0], weights[1], biases[1], list(HIDDEN), True, 0.25
     elif op is ops.crown_pass:
         made, leaks = [none, none], [0.25, 0.5, 0.0]
         for rule in RULES:
@@ -125,7 +126,8 @@ def samples(op: Op) -> Iterator[tuple[Any, ...]]:
         yield *image, *packed, *subproblems, start, limit, everything, leaks, 3, *rates, True, False, True
         yield *image, *packed, *subproblems, None, None, everything, plain, 1, *rates, False, True, False
     elif op is ops.hbox_relu:
-        yield *_interval(P, B, 6), *_interval(P, B, 6)
+        yield *_interval(P, B, 6), *_interval(P, B, 6), 0.0
+        yield *_interval(P, B, 6), *_interval(P, B, 6), 0.25
     elif op is ops.relu_relaxation:
         yield _interval(P, B, 6)
         yield tuple(t.transpose(0, 2) for t in _interval(6, B, P))
