@@ -7,6 +7,7 @@ from glsk.errors import (
     CheckpointError,
     DataError,
     GlskError,
+    MissingPackageError,
     NumericalError,
     UnsupportedLayerError,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "DataError",
     "GlskError",
     "LinearBounds",
+    "MissingPackageError",
     "Normalize",
     "NumericalError",
     "UnsupportedLayerError",

@@ -13,6 +13,10 @@ class BackendUnavailableError(GlskError, RuntimeError):
     """The requested backend cannot run here; the message says why and what to do."""
 
 
+class MissingPackageError(GlskError, ImportError):
+    """A package that this part of glsk needs is not installed; the message says which extra brings it."""
+
+
 class NumericalError(GlskError, ArithmeticError):
     """A bound is NaN: the weights or the box overflow the dtype."""
 

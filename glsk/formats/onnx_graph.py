@@ -1,0 +1,129 @@
+"""The graph of an ONNX file, as one input, one output and nodes that know their attributes and constants."""
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glsk.errors import DataError, UnsupportedLayerError
+from glsk.requiring import requiring
+
+# Sums on shapes, which exporters leave in front of a Reshape; evaluated where all their inputs are known.
+FOLDED = frozenset(
+    ("Add", "Cast", "Concat", "Constant", "Div", "Gather", "Identity", "Mul", "Reshape", "Slice", "Squeeze", "Sub",
+     "Transpose", "Unsqueeze")
+)  # fmt: skip
+
+
+@dataclass
+class Node:
+    """One node: its name, operator, attributes not read yet, and the names of its inputs and outputs."""
+
+    name: str
+    op: str
+    attributes: dict[str, Any]
+    inputs: list[str]
+    outputs: list[str]
+    proto: Any
+    opset: int
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """The value of an attribute, which counts as read."""
+        return self.attributes.pop(name, default)
+
+    def refuse(self, why: str) -> UnsupportedLayerError:
+        """An error that names the node and its operator."""
+        return UnsupportedLayerError(f"node {self.name!r} ({self.op}): {why}")
+
+
+@dataclass
+class Graph:
+    """A graph of one input, whose batch axis has become 1.
+
+    Attributes:
+        input: its name, and ``shape`` its shape.
+        output: the name of the only output.
+        constants: the initializers, by name.
+        nodes: in an order in which they can be computed.
+    """
+
+    input: str
+    shape: tuple[int, ...]
+    output: str
+    constants: dict[str, NDArray[Any]]
+    nodes: list[Node]
+
+
+def read_graph(path: Path) -> Graph:
+    """The graph of an ONNX file, ``.gz`` unpacked.
+
+    Raises:
+        OSError: the file cannot be read.
+        DataError: it is no ONNX file, or damaged.
+        UnsupportedLayerError: it has several inputs or outputs, a size that is not known, or another operator set.
+    """
+    with requiring("onnx", "verify", "reading ONNX"):
+        import onnx
+        from google.protobuf.message import DecodeError
+
+    raw = path.read_bytes()
+    try:
+        if path.suffix == ".gz":
+            raw = gzip.decompress(raw)
+        model = onnx.load_model_from_string(raw)
+        onnx.load_external_data_for_model(model, str(path.parent))
+        constants = {entry.name: onnx.numpy_helper.to_array(entry) for entry in model.graph.initializer}
+    except (DecodeError, gzip.BadGzipFile, EOFError, zlib.error, ValueError, TypeError, RuntimeError) as error:
+        raise DataError(f"{path}: not an ONNX file, or damaged ({error})") from error
+    except onnx.checker.ValidationError as error:
+        raise DataError(f"{path}: its weights cannot be read ({error})") from error
+    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    if not versions or min(versions) < 7:
+        raise UnsupportedLayerError(f"{path}: operator set {versions or '(none)'}; 7 and later are supported")
+    inputs = [value for value in model.graph.input if value.name not in constants]
+    if len(inputs) != 1 or len(model.graph.output) != 1:
+        names = [v.name for v in inputs], [v.name for v in model.graph.output]
+        raise UnsupportedLayerError(f"{path}: expected one input and one output, got {names[0]} and {names[1]}")
+    shape = tuple(_sizes(path, inputs[0]))
+    nodes = [_node(proto, min(versions)) for proto in model.graph.node]
+    return Graph(inputs[0].name, shape, model.graph.output[0].name, constants, nodes)
+
+
+def evaluate(node: Node, inputs: list[NDArray[Any] | None]) -> list[NDArray[Any]]:
+    """The outputs of a node of ``FOLDED`` all of whose inputs are known, by ONNX's own reference."""
+    from onnx import ValueInfoProto, helper
+    from onnx.reference import ReferenceEvaluator
+
+    feeds = {name: value for name, value in zip(node.inputs, inputs, strict=True) if value is not None}
+    given, wanted = ([ValueInfoProto(name=name) for name in names] for names in (feeds, node.outputs))
+    graph = helper.make_graph([node.proto], "constants", given, wanted)
+    try:
+        return [np.asarray(value) for value in ReferenceEvaluator(graph, {"": node.opset}).run(None, feeds)]
+    except Exception as error:  # whatever the reference says of a node that is wrong
+        raise node.refuse(f"cannot be computed ({error})") from error
+
+
+def _sizes(path: Path, value: Any) -> Iterator[int]:
+    """The shape of the input; the first size may be anything, and is 1."""
+    dims = value.type.tensor_type.shape.dim
+    if not value.type.tensor_type.HasField("shape") or not dims:
+        raise UnsupportedLayerError(f"{path}: input {value.name!r} has no shape")
+    for i, dim in enumerate(dims):
+        known = dim.HasField("dim_value") and dim.dim_value > 0
+        if not known and i > 0:
+            raise UnsupportedLayerError(f"{path}: input {value.name!r}: axis {i} has no size ({dim.dim_param or '?'})")
+        yield int(dim.dim_value) if known else 1
+
+
+def _node(proto: Any, opset: int) -> Node:
+    import onnx
+
+    name = proto.name or (proto.output[0] if proto.output else "")
+    attributes = {entry.name: onnx.helper.get_attribute_value(entry) for entry in proto.attribute}
+    op = proto.op_type if proto.domain in ("", "ai.onnx") else f"{proto.domain}.{proto.op_type}"
+    return Node(name, op, attributes, list(proto.input), list(proto.output), proto, opset)
