@@ -1,6 +1,6 @@
-"""What a PGPE step spends outside the bounds, and on a GPU how busy it is: ``python -m bench.step_share``.
+"""What a training step spends outside bounds and attacks, and on a GPU how busy it is: ``python -m bench.step_share``.
 
-The real training stage (glsk.training) from the trained network of tests/golden; evotorch's sampling and updates, the
+The real estimator (glsk.estimators) from the trained network of tests/golden; evotorch's sampling and updates, the
 loss, the mini-batch and everything between make up the rest.
 """
 
@@ -17,30 +17,44 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from bench import workloads
-from glsk.training.batches import Batches
-from glsk.training.config import Config
-from glsk.training.pgpe import Pgpe
+from glsk.data import Dataset
+from glsk.estimators import Estimator
+from glsk.training import Config, Phase, phases
 
 IGNORED = 3
 """First steps: evotorch only samples in the first and builds its state in the second; kernels are compiled."""
 
 
-def make_stage(net: str, config: Config) -> Pgpe:
-    """PGPE around the trained network, at the start."""
-    x, y, _ = workloads.images(net, config.batch_size)
+def make_stage(net: str, config: Config) -> Estimator:
+    """The estimator of the run's phase around the trained network, at the start."""
+    phase = config.main
+    x, y, _ = workloads.images(net, phase.batch_size)
+    images = Dataset("golden", x, y, x, y, 10)
     start = copy.deepcopy(workloads.trained(net)).to(config.device)
-    return Pgpe(start, (1, 28, 28), 10, Batches(x, y, config.batch_size, seed=0, device=config.device), config)
+    return phases.estimator(phase, start, images, config)
 
 
 def measure(
-    net: str, method: str, popsize: int, samples: int, steps: int, backend: str = "auto", device: str = "cpu"
+    net: str,
+    method: str,
+    popsize: int,
+    samples: int,
+    steps: int,
+    backend: str = "auto",
+    device: str = "cpu",
+    estimator: str = "pgpe",
 ) -> dict[str, float]:
-    """Medians over ``steps`` steps: seconds of a step, seconds of it in the bounds, and the share outside them.
+    """Medians over ``steps`` steps: seconds of a step, seconds of it in the objective, and the share outside it.
+
+    ``method`` is any objective; ``popsize`` counts only for estimators that have one.
 
     On a GPU also: ``host_step_s``, the mean by the host's clock; ``waits``, how often in a step the host waits for the
     device; ``busy``, the share of a step in which the device computes or copies.
     """
-    config = Config(model=net, method=method, popsize=popsize, batch_size=samples, backend=backend, device=device)
+    phase = Phase(objective=method, estimator=estimator, batch_size=samples)
+    if "popsize" in phase.kinds():
+        phase = phase.changed({"popsize": popsize})
+    config = Config(model=net, phases=(phase,), backend=backend, device=device)
     stage = make_stage(net, config)
     for index in range(IGNORED):
         stage.step(index)
@@ -68,7 +82,7 @@ def measure(
     return result
 
 
-def count_waits(stage: Pgpe, first: int, steps: int) -> float:
+def count_waits(stage: Estimator, first: int, steps: int) -> float:
     """Synchronisations a step, as PyTorch notices them; to wait for the step before is none: the device has work."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -82,7 +96,7 @@ def count_waits(stage: Pgpe, first: int, steps: int) -> float:
     return sum("called a synchronizing" in str(warning.message) for warning in caught) / steps
 
 
-def busy_seconds(stage: Pgpe, first: int, steps: int) -> float:
+def busy_seconds(stage: Estimator, first: int, steps: int) -> float:
     """Seconds a step that kernels and copies take; they are on one stream, so no two at a time."""
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         for index in range(first, first + steps):
@@ -101,6 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.step_share", description=__doc__)
     parser.add_argument("--net", choices=("cnn3", "cnn5"), default="cnn3")
     parser.add_argument("--method", default="CROWN")
+    parser.add_argument("--estimator", default="pgpe")
     parser.add_argument("--popsize", type=int, default=256)
     parser.add_argument("--samples", type=int, default=512)
     parser.add_argument("--steps", type=int, default=5)
@@ -112,9 +127,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     given = (options.net, options.method, options.popsize, options.samples, options.steps)
-    found = measure(*given, options.backend, options.device)
-    print(f"{options.net}, {options.method}, P = {options.popsize}, B = {options.samples}:")
-    print(f"  step {found['step_s']:.4f} s, in the bounds {found['bounds_s']:.4f} s, outside {found['outside']:.1%}")
+    found = measure(*given, options.backend, options.device, options.estimator)
+    print(f"{options.net}, {options.method}, {options.estimator}, P = {options.popsize}, B = {options.samples}:")
+    inside, outside = f"in bounds and attacks {found['bounds_s']:.4f} s", f"outside {found['outside']:.1%}"
+    print(f"  step {found['step_s']:.4f} s, {inside}, {outside}")
     if "waits" in found:
         print(
             f"  by the host's clock {found['host_step_s']:.4f} s, device busy {found['busy']:.1%}, "

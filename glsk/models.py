@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from glsk.arguments import describe, whole_number
 from glsk.input_shape import read_input_shape
@@ -56,8 +56,9 @@ def build(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     seed: int = 0,
+    initialisation: str = "kaiming-uniform",
 ) -> nn.Sequential:
-    """A network with fresh weights: Kaiming uniform (He et al., 2015), biases 0.
+    """A network with fresh weights, biases 0.
 
     Args:
         name: "cnn3" or "cnn5", any case.
@@ -66,14 +67,15 @@ def build(
         mean: per-channel mean; with it (and ``std``) a :class:`glsk.Normalize` comes first.
         std: per-channel standard deviation.
         seed: of the initial weights; the global generator is left alone.
+        initialisation: a name of :data:`INITIALISATIONS`.
 
     Returns:
         float32 on the CPU. Without ``mean`` the parameters of CNN3 are 0, 2, 5 and of CNN5 0, 2, 4, 7, 9.
 
     Raises:
         TypeError: an argument of another type.
-        ValueError: unknown name, an input too small for the network, no class, only one of ``mean`` and ``std``, or
-            not one a channel.
+        ValueError: unknown name or initialisation, an input too small for the network, no class, only one of ``mean``
+            and ``std``, or not one a channel.
     """
     if not isinstance(name, str):
         raise TypeError(f"model: expected a name, got {describe(name)}")
@@ -93,18 +95,41 @@ def build(
         raise ValueError(f"model: mean and std have {head[0].mean.numel()} channels, the input has {shape[0]}")
     with torch.random.fork_rng(devices=[]):  # layers draw default weights when built
         layers = MODELS[name.lower()](shape, num_classes)
-    initialise(layers, seed)
+    initialise(layers, seed, initialisation)
     return nn.Sequential(*head, *layers)
 
 
-def initialise(layers: Sequence[nn.Module], seed: int) -> None:
-    """Kaiming-uniform weights (gain of a ReLU, fan in) and zero biases, in place, from a generator of its own."""
+def _kaiming_uniform(weight: Tensor, generator: torch.Generator) -> None:
+    """Gain of a ReLU, fan in (He et al., 2015)."""
+    bound = math.sqrt(6.0 / weight[0].numel())
+    weight.uniform_(-bound, bound, generator=generator)
+
+
+def _shi(weight: Tensor, generator: torch.Generator) -> None:
+    """Normal with deviation sqrt(2 pi) / fan in, which keeps the width of intervals from layer to layer."""
+    weight.normal_(0.0, math.sqrt(2 * math.pi) / weight[0].numel(), generator=generator)
+
+
+INITIALISATIONS: dict[str, Callable[[Tensor, torch.Generator], None]] = {
+    "kaiming-uniform": _kaiming_uniform,
+    "shi": _shi,
+}
+"""Name -> draws a layer's weights: He et al. (2015), as in the paper, or Shi et al. (2021, section 3.2)."""
+
+
+def initialise(layers: Sequence[nn.Module], seed: int, initialisation: str = "kaiming-uniform") -> None:
+    """Weights as ``initialisation`` draws them and zero biases, in place, from a generator of its own.
+
+    Raises:
+        ValueError: an unknown initialisation.
+    """
+    if initialisation not in INITIALISATIONS:
+        raise ValueError(f"initialisation: unknown {initialisation!r:.50}; known: {', '.join(INITIALISATIONS)}")
     generator = torch.Generator().manual_seed(seed)
     for layer in layers:
         if isinstance(layer, nn.Conv2d | nn.Linear):
-            bound = math.sqrt(6.0 / layer.weight[0].numel())
             with torch.no_grad():
-                layer.weight.uniform_(-bound, bound, generator=generator)
+                INITIALISATIONS[initialisation](layer.weight, generator)
                 if layer.bias is not None:
                     layer.bias.zero_()
 

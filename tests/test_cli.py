@@ -34,9 +34,9 @@ def invoke(*arguments):
 
 def train(data, out, *more):
     quick = (
-        "warm_batch_size=20",
-        "warm_attack_steps=2",
-        "attack_steps=2",
+        "warm-start.batch_size=20",
+        "warm-start.attack_steps=2",
+        "eval_attack_steps=2",
         "tensorboard=no",
         "eval_methods=IBP,CROWN",
     )
@@ -73,7 +73,7 @@ def test_train_ends_with_the_accuracies_before_and_after(trained):
     assert "weights.safetensors" in result.stdout
     config = json.loads((out / "config.json").read_text())
     assert config["eps"] == 5 / 255
-    assert config["popsize"] == 4
+    assert config["phases"][1]["estimator"]["popsize"] == 4
 
 
 def test_train_resumes_a_run_without_its_settings(trained, data):
@@ -132,7 +132,16 @@ def test_without_a_command_the_help_is_shown():
     ("arguments", "message"),
     [
         (["--preset", "nothing"], "preset: unknown 'nothing'"),
-        (["--set", "population=3"], "setting: unknown 'population'"),
+        (["--set", "population=3"], "setting: unknown 'population' in phase pgpe"),
+        (["--estimator", "grad", "--popsize", "4"], "setting: unknown 'popsize' in phase grad"),
+        (["--estimator", "es"], "estimator: unknown 'es'; known: grad, "),
+        (["--method", "alpha-CROWN", "--estimator", "grad"], "grad needs a gradient, alpha-CROWN has none"),
+        (["--set", "grad.epochs=3"], "setting: 'grad.epochs' is of no phase of this run; they are warm-start, pgpe"),
+        (["--actors", "2", "--estimator", "grad"], "actors: no phase of this run has a population"),
+        (["--seeds", "0,x"], "seeds: expected whole numbers"),
+        (["--seeds", "1,1"], "holds a seed twice"),
+        (["--seeds", "1", "--seed", "2"], "--seeds: leave out --seed"),
+        (["--config", "nothing.json"], "nothing.json"),
         (["--popsize", "3"], "popsize: expected an even number"),
         (["--method", "zonotope"], "zonotope"),
         (["--model", "resnet"], "model: unknown 'resnet'"),

@@ -11,8 +11,9 @@ import glsk
 from bench import precision as bench_precision
 from bench.workloads import workload
 from glsk import ops, precision, verify
+from glsk.objectives.base import MiniBatch
+from glsk.objectives.robust import Robust
 from glsk.training import Config
-from glsk.training.fitness import MiniBatch, RobustLoss
 from glsk.verify.evaluate import certify_batch
 from glsk.verify.inspect import inspect_sample
 
@@ -56,7 +57,7 @@ def test_certification_never_leaves_float32_accuracy(chosen: str, used: set[str]
 
 @pytest.mark.parametrize("chosen", precision.TRAINING)
 def test_training_uses_the_precision_of_its_settings(chosen: str, used: set[str]) -> None:
-    loss = RobustLoss(BOUNDED, "CROWN", 10, precision=Config(precision=chosen).precision)
+    loss = Robust(BOUNDED, 10, method="CROWN", precision=Config(precision=chosen).precision)
     loss(MiniBatch(torch.rand(2, 1, 2, 2), torch.tensor([1, 2]), 0.1))
     assert chosen in used
     assert precision.precision() == "tf32x3"

@@ -10,7 +10,14 @@ from glsk.training.run_folder import CONFIG, read_config, write_config
 
 def seeds() -> list[bytes]:
     """A whole file, and settings of every type."""
-    values = {"eps": 0.1, "model": "cnn5", "milestones": [1, 2], "eval_methods": ["IBP"], "augment": True, "seed": 7}
+    values = {
+        "eps": 0.1,
+        "model": "cnn5",
+        "phases": [{"milestones": [1, 2]}],
+        "eval_methods": ["IBP"],
+        "augment": True,
+        "seed": 7,
+    }
     whole = json.dumps(Config().to_dict()).encode()
     parts = [json.dumps({name: value}).encode() for name, value in values.items()]
     return [b"\0" + whole, *(b"\1" + part for part in (*parts, b'{"device": "cuda:1", "threads": 1e999}'))]

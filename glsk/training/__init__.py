@@ -1,9 +1,10 @@
-"""Certified training: a PGD warm start, then PGPE (or the plain gradient) on the robust loss.
+"""Certified training: a run is a list of phases, such as a PGD warm start and PGPE on the robust loss.
 
-The run itself is :func:`glsk.training.loop.train`; it is imported from there, because it needs evotorch and more.
+The run itself is :func:`glsk.training.loop.train`; it is imported from there, because it needs more than settings do.
 """
 
 from glsk.training.config import Config
-from glsk.training.presets import PRESETS, preset
+from glsk.training.phase import Phase
+from glsk.training.presets import preset
 
-__all__ = ["PRESETS", "Config", "preset"]
+__all__ = ["Config", "Phase", "preset"]

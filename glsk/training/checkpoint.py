@@ -14,7 +14,7 @@ from glsk.arguments import printable
 from glsk.errors import CheckpointError
 from glsk.training.atomic import write_bytes
 
-FORMAT = 1
+FORMAT = 2
 KEPT = 2
 
 
@@ -24,7 +24,7 @@ class Checkpoint:
 
     Attributes:
         step: steps done over all phases.
-        tensors: ``weights/<name>``, ``stage/<name>`` and ``rng/torch``.
+        tensors: ``weights/<name>``, ``estimator/<name>`` and ``rng/torch``.
         meta: what JSON holds: settings, phase, results so far.
         skipped: damaged checkpoints that were newer than this one, each with the reason.
         path: the file it was read from.

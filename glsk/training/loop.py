@@ -11,20 +11,22 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from glsk import backends
+import glsk
+from glsk import backends, stopping
 from glsk.data import load
 from glsk.device import check_device
 from glsk.errors import CheckpointError
+from glsk.estimators import Estimator
 from glsk.module import BoundedModule
-from glsk.training import atomic, checkpoint, lock, phases, run_folder, stopping
+from glsk.training import atomic, checkpoint, lock, phases, run_folder
 from glsk.training.checkpoint import Checkpoint
 from glsk.training.config import Config
 from glsk.training.metrics import Metrics
+from glsk.training.phase import Phase
 from glsk.training.position import Position, fingerprint, fitting, pack, unpack
 from glsk.training.progress import StageProgress
 from glsk.training.records import evaluation_record, step_record
 from glsk.training.run_folder import CHECKPOINTS, RESULTS, WEIGHTS, read_config
-from glsk.training.stage import Stage
 from glsk.training.weights import Description, save_weights
 from glsk.verify import Evaluation, evaluate
 
@@ -123,7 +125,7 @@ class _Run:
             config.model, self.dataset.name, self.dataset.input_shape, self.dataset.num_classes, config.eps
         )
         BoundedModule(self.net, self.dataset.input_shape)  # refuses what cannot be bounded before any work
-        self.phases = phases.names(config)
+        self.phases = phases.that_run(config)
         self._say(f"bounds by the {engine} backend" + (", which is slow" if engine == "reference" else ""))
         if self.restored is not None:
             self._restore(self.restored)
@@ -149,96 +151,93 @@ class _Run:
             save_weights(self.out / WEIGHTS, self.net, self.description)
         return self.position.results
 
-    def _phase(self, name: str, metrics: Metrics) -> None:
-        position = self.position
+    def _phase(self, phase: Phase, metrics: Metrics) -> None:
+        position, name = self.position, phase.name
         with stopping.deferred():
-            stage = phases.stage(name, self.net, self.dataset, self.config)
+            estimator = phases.estimator(phase, self.net, self.dataset, self.config)
         try:
             if position.index and self.restored is not None:
-                self._restore_stage(stage, self.restored)
+                self._restore_estimator(estimator, self.restored)
             with stopping.deferred():
-                self._steps(stage, metrics)
-                stage.export()
+                self._steps(estimator, phase, metrics)
+                estimator.export()
         finally:
-            stage.close()
+            estimator.close()
         self.restored = None
         position.results[name] = self._evaluate(self.config.eval_methods)
         with stopping.deferred():
-            if self.config.eval_every:
-                metrics.write(evaluation_record(position.step, position.results[name]))
+            metrics.write(evaluation_record(position.step, position.results[name]))
             save_weights(self.out / f"{name}.safetensors", self.net, self.description)
             self.position = Position(position.phase + 1, 0, position.step, results=position.results)
             self._save(None)
 
-    def _steps(self, stage: Stage, metrics: Metrics) -> None:
+    def _steps(self, estimator: Estimator, phase: Phase, metrics: Metrics) -> None:
         """Between two steps the run can stop: it writes a checkpoint first."""
-        position = self.position
-        with StageProgress(self.console, stage.name, stage.steps, position.index) as progress:
-            last = time.perf_counter()
-            if not position.evaluated and self._evaluates(stage, position.index):
-                self._evaluate_between(stage, metrics)
-            for index, found, rests in self._found(stage):
+        position, every = self.position, phase.eval_every
+        with StageProgress(self.console, estimator.name, estimator.steps, position.index) as progress:
+            last, last_cpu = time.perf_counter(), time.process_time()
+            if not position.evaluated and _evaluates(estimator, every, position.index):
+                self._evaluate_between(estimator, phase, metrics)
+            for index, found, rests in self._found(estimator, every):
                 position.index = index + 1
-                due = self._evaluates(stage, position.index)
-                position.evaluated = not due and position.index < stage.steps
-                now = time.perf_counter()
-                record = step_record(stage, index, position.step, found, now - last)
-                last = now
+                due = _evaluates(estimator, every, position.index)
+                position.evaluated = not due and position.index < estimator.steps
+                now, cpu = time.perf_counter(), time.process_time()
+                record = step_record(estimator, index, position.step, found, now - last, cpu - last_cpu)
+                last, last_cpu = now, cpu
                 metrics.write(record)
                 progress.update(record["loss"], record["samples_per_s"])
                 if due:
-                    self._evaluate_between(stage, metrics)
-                    last = time.perf_counter()
+                    self._evaluate_between(estimator, phase, metrics)
+                    last, last_cpu = time.perf_counter(), time.process_time()
                 stop = rests and stopping.asked()
-                if stop or self._saves(stage, position.index):
-                    self._save(stage)
+                if stop or self._saves(estimator, position.index):
+                    self._save(estimator)
                 if stop:
                     stopping.check()
 
-    def _evaluate_between(self, stage: Stage, metrics: Metrics) -> None:
+    def _evaluate_between(self, estimator: Estimator, phase: Phase, metrics: Metrics) -> None:
         """After a step. A run that is stopped here goes on with this evaluation."""
-        stage.export()
+        estimator.export()
         try:
             with stopping.deferred(False):
-                result = self._evaluate([self.config.method], torch.float32)
+                robust = phase.objective in glsk.methods()
+                methods = (phase.objective,) if robust else self.config.eval_methods
+                result = self._evaluate(methods, torch.float32)
         except stopping.Stopped:
-            self._save(stage)
+            self._save(estimator)
             raise
         metrics.write(evaluation_record(self.position.step, result))
         self.position.evaluated = True
 
-    def _found(self, stage: Stage) -> Iterator[tuple[int, Mapping[str, float], bool]]:
+    def _found(self, estimator: Estimator, every: int) -> Iterator[tuple[int, Mapping[str, float], bool]]:
         """Every step, what it found, as soon as that is known, and whether the stage rests: no later step is queued.
 
         Where the weights will be read, it waits for it.
         """
         earlier: tuple[int, Mapping[str, float]] | None = None
-        for index in range(self.position.index, stage.steps):
-            found = stage.step(index)
+        for index in range(self.position.index, estimator.steps):
+            found = estimator.step(index)
             if earlier is not None:
                 yield *earlier, False
             earlier = index, found
             done = index + 1
             if (
-                not stage.late
+                not estimator.late
                 or stopping.asked()
-                or self._evaluates(stage, done)
-                or self._saves(stage, done)
-                or done == stage.steps
+                or _evaluates(estimator, every, done)
+                or self._saves(estimator, done)
+                or done == estimator.steps
             ):
-                stage.settle()
+                estimator.settle()
                 yield *earlier, True
                 earlier = None
 
-    def _evaluates(self, stage: Stage, done: int) -> bool:
-        every = 0 if stage.name == "warm-start" else self.config.eval_every
-        return bool(every) and done % every == 0 and done < stage.steps
-
-    def _saves(self, stage: Stage, done: int) -> bool:
+    def _saves(self, estimator: Estimator, done: int) -> bool:
         """The last step's checkpoint is what an evaluation that is stopped goes on from."""
-        return done % self.config.checkpoint_every == 0 or done == stage.steps
+        return done % self.config.checkpoint_every == 0 or done == estimator.steps
 
-    def _evaluate(self, methods: "tuple[str, ...] | list[str]", dtype: torch.dtype = torch.float64) -> Evaluation:
+    def _evaluate(self, methods: tuple[str, ...], dtype: torch.dtype = torch.float64) -> Evaluation:
         config, limit = self.config, self.config.eval_limit or None
         return evaluate(
             self.net,
@@ -247,17 +246,17 @@ class _Run:
             eps=config.eps,
             methods=methods,
             num_classes=self.dataset.num_classes,
-            attack_steps=config.attack_steps,
-            attack_restarts=config.attack_restarts,
+            attack_steps=config.eval_attack_steps,
+            attack_restarts=config.eval_attack_restarts,
             backend=config.backend,
             device=config.device,
             dtype=dtype,
             seed=config.seed,
         )
 
-    def _save(self, stage: Stage | None) -> None:
-        """A checkpoint of the current position, which is a phase's start if ``stage`` is None."""
-        packed = pack(self.position, self.config, self.net, self.description, self.data_digest, stage)
+    def _save(self, estimator: Estimator | None) -> None:
+        """A checkpoint of the current position, which is a phase's start if ``estimator`` is None."""
+        packed = pack(self.position, self.config, self.net, self.description, self.data_digest, estimator)
         checkpoint.write(self.checkpoints, packed)
         self.saved = self.position.step
 
@@ -273,15 +272,20 @@ class _Run:
         self.saved = found.step
         self._say(f"resumed at step {found.step}")
 
-    def _restore_stage(self, stage: Stage, found: Checkpoint) -> None:
+    def _restore_estimator(self, estimator: Estimator, found: Checkpoint) -> None:
         with fitting(found):
-            tensors, meta = found.group("stage"), found.meta["stage"]
-            stage.restore(tensors, meta, self.position.index)
-        if stage.drifted:
+            tensors, meta = found.group("estimator"), found.meta["estimator"]
+            estimator.restore(tensors, meta, self.position.index)
+        if estimator.drifted:
             self._say("the last population's loss is not what it was; the run goes on, but not bit for bit")
 
     def _say(self, text: str) -> None:
         self.console.print(f"glsk: {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _evaluates(estimator: Estimator, every: int, done: int) -> bool:
+    """Whether an evaluation follows after ``done`` steps of a phase, apart from the one at its end."""
+    return bool(every) and done % every == 0 and done < estimator.steps
 
 
 def _device(config: Config) -> torch.device:

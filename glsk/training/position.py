@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from glsk.data import Dataset
 from glsk.errors import CheckpointError, GlskError
+from glsk.estimators import Estimator
 from glsk.training.checkpoint import Checkpoint
 from glsk.training.config import Config
-from glsk.training.stage import Stage
 from glsk.training.weights import Description
 from glsk.verify import Evaluation
 
@@ -43,15 +43,15 @@ class Position:
 
 
 def pack(
-    position: Position, config: Config, net: nn.Module, description: Description, data: str, stage: Stage | None
+    position: Position, config: Config, net: nn.Module, description: Description, data: str, estimator: Estimator | None
 ) -> Checkpoint:
-    """The checkpoint of a run on ``data`` (a fingerprint) at ``position``: a phase's start if ``stage`` is None."""
+    """The checkpoint of a run on ``data`` (a fingerprint) at ``position``: a phase's start if ``estimator`` is None."""
     tensors: dict[str, Tensor] = {"rng/torch": torch.get_rng_state()}
-    stage_meta: dict[str, Any] = {}
-    if stage is not None:
-        stage.export()
-        stage_tensors, stage_meta = stage.state()
-        tensors.update({f"stage/{name}": value for name, value in stage_tensors.items()})
+    inside: dict[str, Any] = {}
+    if estimator is not None:
+        estimator.export()
+        found, inside = estimator.state()
+        tensors.update({f"estimator/{name}": value for name, value in found.items()})
     tensors.update({f"weights/{name}": value for name, value in net.state_dict().items()})
     meta = {
         "config": config.to_dict(),
@@ -60,14 +60,14 @@ def pack(
         "phase": position.phase,
         "index": position.index,
         "evaluated": position.evaluated,
-        "stage": stage_meta,
+        "estimator": inside,
         "results": {name: result.to_dict() for name, result in position.results.items()},
     }
     return Checkpoint(position.step, tensors, meta)
 
 
 def unpack(found: Checkpoint, net: nn.Module, phases: int) -> Position:
-    """The position of a checkpoint, its weights in ``net`` and its random state in PyTorch; not yet the stage's.
+    """The position of a checkpoint, its weights in ``net`` and its random state in PyTorch; not yet the estimator's.
 
     Raises:
         CheckpointError: naming the file, if it does not fit a run of so many phases.

@@ -7,7 +7,7 @@ from glsk.arguments import printable
 from glsk.errors import CheckpointError
 from glsk.training import atomic, checkpoint
 from glsk.training.checkpoint import Checkpoint
-from glsk.training.config import ENGINE, Config
+from glsk.training.config import ENGINE, Config, flat
 
 WEIGHTS = "weights.safetensors"
 CHECKPOINTS = "checkpoints"
@@ -42,10 +42,10 @@ def write_config(out: Path, config: Config) -> None:
 
 def check_same(config: Config, saved: dict[str, object]) -> None:
     """Raises ValueError if ``config`` would make another run than the one that was started with ``saved``."""
-    now = config.to_dict()
-    different = [name for name in now if name not in ENGINE and saved.get(name) != now[name]]
+    now, before = flat(config.to_dict()), flat(saved)
+    different = [name for name in {**now, **before} if name not in ENGINE and before.get(name) != now.get(name)]
     if different:
-        changes = ", ".join(f"{name} ({saved.get(name)} -> {now[name]})" for name in different)
+        changes = ", ".join(f"{name} ({before.get(name)} -> {now.get(name)})" for name in different)
         raise ValueError(f"--resume: these settings cannot change within a run: {changes}")
 
 

@@ -15,12 +15,12 @@ def step_lr(lr: float, epoch: int, milestones: Sequence[int], gamma: float) -> f
     return rate
 
 
-def annealed_eps(eps: float, step: int, anneal_steps: int) -> float:
-    """The perturbation size in ``step`` (0-based): linear from eps / n at the first to eps at the n-th step, then eps.
+def annealing(step: int, anneal_steps: int) -> float:
+    """The share of the final perturbation size in ``step`` (0-based): 1 / n at the first, 1 from the n-th step on.
 
-    With ``anneal_steps`` 0 it is ``eps`` throughout.
+    With ``anneal_steps`` 0 it is 1 throughout.
     """
-    return eps if step + 1 >= anneal_steps else eps * (step + 1) / anneal_steps
+    return 1.0 if step + 1 >= anneal_steps else (step + 1) / anneal_steps
 
 
 def tail_decay(lr: float, step: int, steps: int) -> float:

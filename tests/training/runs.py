@@ -5,12 +5,12 @@ import io
 import numpy as np
 from rich.console import Console
 
-from glsk.training import Config
+from glsk.training import Config, Phase
 from glsk.training.batches import Batches
 from glsk.training.loop import train
 from glsk.training.metrics import read_metrics
 
-TIMES = ("samples_per_s", "step_s", "bounds_s", "member_samples_per_s", "overhead")
+TIMES = ("samples_per_s", "step_s", "cpu_s", "bounds_s", "member_samples_per_s", "overhead")
 
 
 def write_data(path):
@@ -27,26 +27,22 @@ def write_data(path):
     return path
 
 
-def config(data, **settings):
-    defaults = {
-        "dataset": str(data),
-        "eps": 0.02,
-        "method": "CROWN-IBP",
-        "warm_epochs": 2,
-        "warm_batch_size": 16,
-        "warm_attack_steps": 2,
-        "epochs": 3,
-        "batch_size": 10,
-        "milestones": (1,),
-        "anneal_epochs": 1,
-        "popsize": 6,
-        "eval_methods": ("IBP", "CROWN-IBP"),
-        "attack_steps": 2,
-        "attack_restarts": 1,
-        "checkpoint_every": 3,
-        "tensorboard": False,
-    }
-    return Config(**{**defaults, **settings})
+def config(data, *, estimator="pgpe", objective="CROWN-IBP", warm_epochs=2, **settings):
+    """A PGD warm start, unless it has no epochs, and a phase of the estimator."""
+    warm = Phase(name="warm-start", objective="PGD", estimator="grad", epochs=warm_epochs, decay="linear", lr=2e-3)
+    main = Phase(objective=objective, estimator=estimator, epochs=3, batch_size=10, milestones=(1,), anneal_epochs=1)
+    run = Config(
+        dataset=str(data),
+        eps=0.02,
+        phases=(warm.changed({"batch_size": 16, "attack_steps": 2}), main) if warm_epochs else (main,),
+        eval_methods=("IBP", "CROWN-IBP"),
+        eval_attack_steps=2,
+        eval_attack_restarts=1,
+        checkpoint_every=3,
+        tensorboard=False,
+    )
+    population = {"popsize": 6} if estimator.startswith("pgpe") else {}
+    return run.override(**{**population, **settings})
 
 
 def run(settings, out, **arguments):
@@ -61,8 +57,9 @@ def metrics(out):
 
 
 def outcome(out):
-    names = ("weights.safetensors", "results.json", *(f"{s}.safetensors" for s in ("warm-start", "pgpe", "grad")))
-    return metrics(out), {name: (out / name).read_bytes() for name in names if (out / name).exists()}
+    weights = {path.name: path.read_bytes() for path in sorted(out.glob("*.safetensors"))}
+    results = out / "results.json"
+    return metrics(out), weights, results.read_bytes() if results.exists() else None
 
 
 class StoppedError(Exception):
@@ -85,6 +82,12 @@ def stop_at(monkeypatch, call):
 KINDS = {
     "pgpe": {},
     "clipup-centered": {"optimizer": "clipup", "ranking": "centered", "eval_every": 4},
-    "grad": {"algorithm": "grad", "warm_epochs": 1, "lr": 1e-2},
+    "grad": {"estimator": "grad", "warm_epochs": 1, "lr": 1e-2},
+    "rgs": {"estimator": "rgs", "warm_epochs": 1, "lr": 1e-2, "members": 4},
+    "pgpe-cv": {"estimator": "pgpe-cv", "eval_every": 4},
+    "pgpe-cv-members": {"estimator": "pgpe-cv", "control_members": 2, "optimizer": "clipup"},
+    "adversarial": {"objective": "PGD", "attack_steps": 2},
     "augmented": {"augment": True, "warm_epochs": 1},
 }
+LATE = ("pgpe", "clipup-centered", "pgpe-cv", "augmented")
+"""Those that a GPU runs behind with."""

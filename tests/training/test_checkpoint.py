@@ -12,10 +12,10 @@ from glsk.training.checkpoint import Checkpoint
 def make(step, value=1.0):
     tensors = {
         "weights/0.weight": torch.full((3, 2), value),
-        "stage/step": torch.tensor(7.0),
+        "estimator/step": torch.tensor(7.0),
         "rng/torch": torch.get_rng_state(),
     }
-    return Checkpoint(step, tensors, {"phase": 1, "stage": {"groups": [{"lr": 0.1, "betas": [0.9, 0.999]}]}})
+    return Checkpoint(step, tensors, {"phase": 1, "estimator": {"groups": [{"lr": 0.1, "betas": [0.9, 0.999]}]}})
 
 
 def flip(path, position):

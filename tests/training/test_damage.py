@@ -96,11 +96,15 @@ CONFIGS = {
 }
 VALUES = [
     ("model", 5), ("model", None), ("model", ["cnn3"]), ("model", {}), ("dataset", 1), ("eps", "0.1"), ("eps", True),
-    ("eps", float("nan")), ("eps", -1), ("eps", 10**400), ("popsize", 5), ("popsize", 6.0), ("popsize", "6"),
-    ("popsize", None), ("popsize", [6]), ("seed", 2**63), ("seed", -1), ("seed", 0.5), ("seed", True),
-    ("milestones", 3), ("milestones", "1,2"), ("milestones", [1.5]), ("milestones", [[1]]), ("milestones", None),
-    ("eval_methods", "IBP"), ("eval_methods", [1]), ("method", "zonotope"), ("method", None), ("augment", 1),
-    ("augment", "yes"), ("tensorboard", None), ("device", 0), ("threads", "all"), ("checkpoint_every", 0),
+    ("eps", float("nan")), ("eps", -1), ("eps", 10**400), ("seed", 2**63), ("seed", -1), ("seed", 0.5), ("seed", True),
+    ("eval_methods", "IBP"), ("eval_methods", [1]), ("augment", 1), ("augment", "yes"), ("tensorboard", None),
+    ("device", 0), ("threads", "all"), ("checkpoint_every", 0), ("unknown", 1), ("phases", 1), ("phases", []),
+    ("phases", [1]), ("phases", None),
+]  # fmt: skip
+OF_A_PHASE = [
+    ("popsize", 5), ("popsize", 6.0), ("popsize", "6"), ("popsize", None), ("popsize", [6]), ("milestones", 3),
+    ("milestones", "1,2"), ("milestones", [1.5]), ("milestones", [[1]]), ("milestones", None), ("estimator", None),
+    ("objective", "zonotope"), ("objective", None), ("objective", [1]), ("eps", "0.1"), ("name", 3), ("lr", -1),
     ("unknown", 1),
 ]  # fmt: skip
 
@@ -118,6 +122,16 @@ def test_a_config_that_is_none_is_named(tmp_path, kind):
 def test_a_config_with_a_bad_setting_names_both(tmp_path, name, value):
     path = tmp_path / "config.json"
     path.write_text(json.dumps({**Config().to_dict(), name: value}))
+    with pytest.raises(CheckpointError, match=name) as error:
+        read_config(tmp_path)
+    one_line(error, path)
+
+
+@pytest.mark.parametrize(("name", "value"), OF_A_PHASE)
+def test_a_phase_with_a_bad_setting_names_both(tmp_path, name, value):
+    path, values = tmp_path / "config.json", Config().to_dict()
+    (values["phases"][0]["estimator"] if name == "popsize" else values["phases"][0])[name] = value
+    path.write_text(json.dumps(values))
     with pytest.raises(CheckpointError, match=name) as error:
         read_config(tmp_path)
     one_line(error, path)
@@ -318,7 +332,7 @@ def tensor(name, value):
 
 
 META = {
-    **{f"without {name}": without(name) for name in ("config", "data", "phase", "index", "stage", "results")},
+    **{f"without {name}": without(name) for name in ("config", "data", "phase", "index", "estimator", "results")},
     "config is a list": changed(config=[1]),
     "config is null": changed(config=None),
     "phase is text": changed(phase="pgpe"),
@@ -332,18 +346,18 @@ META = {
     "results are a list": changed(results=[1]),
     "results hold text": changed(results={"warm-start": "good"}),
     "results hold too much": changed(results={"warm-start": {"samples": 1, "luck": 2}}),
-    "stage is null": changed(stage=None),
-    "stage is a list": changed(stage=[]),
-    "stage without optimiser": changed(stage={"loss": 1.0}),
-    "stage has another optimiser": changed(stage={"loss": 1.0, "optimizer": {"groups": []}}),
+    "stage is null": changed(estimator=None),
+    "stage is a list": changed(estimator=[]),
+    "stage without optimiser": changed(estimator={"loss": 1.0}),
+    "stage has another optimiser": changed(estimator={"loss": 1.0, "optimizer": {"groups": []}}),
     "random state of another kind": tensor("rng/torch", torch.zeros(3)),
     "no random state": lambda meta, tensors: tensors.pop("rng/torch"),
     "weights of another shape": tensor("weights/1.weight", torch.zeros(2)),
     "weights too many": tensor("weights/77.weight", torch.zeros(2)),
-    "deviation of another shape": tensor("stage/stdev", torch.zeros(3)),
-    "no deviation": lambda meta, tensors: tensors.pop("stage/stdev"),
-    "generator of another kind": tensor("stage/generator", torch.zeros(3)),
-    "moments without a number": tensor("stage/optimizer/x/y", torch.zeros(3)),
+    "deviation of another shape": tensor("estimator/stdev", torch.zeros(3)),
+    "no deviation": lambda meta, tensors: tensors.pop("estimator/stdev"),
+    "generator of another kind": tensor("estimator/generator", torch.zeros(3)),
+    "moments without a number": tensor("estimator/optimizer/x/y", torch.zeros(3)),
 }
 
 
@@ -361,8 +375,8 @@ def test_a_checkpoint_that_is_whole_but_does_not_fit_is_named(out, settings, kin
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "null", "5", "{}", "{", "[" * 100_000, '{"format": 1}', '{"format": 1, "step": "5"}', '{"step": 5}',
-     '{"format": 1, "step": -5}', '{"format": 1, "step": true}', '{"format": 2, "step": 5}'],
+    ["", "[]", "null", "5", "{}", "{", "[" * 100_000, '{"format": 2}', '{"format": 2, "step": "5"}', '{"step": 5}',
+     '{"format": 2, "step": -5}', '{"format": 2, "step": true}', '{"format": 1, "step": 5}'],
 )  # fmt: skip
 def test_a_checkpoint_that_does_not_say_what_it_holds_is_named(tmp_path, text):
     path, tensors = tmp_path / "step-000000005.safetensors", {"a": torch.ones(2)}

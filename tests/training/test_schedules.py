@@ -1,6 +1,6 @@
 import pytest
 
-from glsk.training.schedules import annealed_eps, step_lr, tail_decay
+from glsk.training.schedules import annealing, step_lr, tail_decay
 
 
 @pytest.mark.parametrize(("epoch", "factor"), [(0, 1), (109, 1), (110, 0.4), (129, 0.4), (130, 0.16), (149, 0.16)])
@@ -9,12 +9,12 @@ def test_learning_rate_of_the_paper(epoch, factor):
 
 
 def test_eps_grows_linearly_and_stays():
-    assert [annealed_eps(0.3, step, 4) for step in range(6)] == pytest.approx([0.075, 0.15, 0.225, 0.3, 0.3, 0.3])
+    assert [annealing(step, 4) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
 
 
 def test_eps_is_exact_after_annealing_and_without_it():
-    assert annealed_eps(0.3, 3, 4) == 0.3
-    assert annealed_eps(0.1, 0, 0) == 0.1
+    assert annealing(3, 4) == 1
+    assert annealing(0, 0) == 1
 
 
 def test_tail_decay_is_flat_then_falls_to_almost_zero():

@@ -1,4 +1,4 @@
-"""PGPE on the robust loss (paper, section 3.1; Sehnke et al., 2010), by evotorch.
+"""PGPE (paper, section 3.1; Sehnke et al., 2010), by evotorch.
 
 evotorch's order within a step: follow the gradient of the previous population, sample a new one, evaluate it. So after
 n steps n - 1 updates have been made, and what determines the rest of the run is the centre, the standard deviation,
@@ -11,114 +11,136 @@ losses are read. An update by losses that turn out not to be finite is taken bac
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from evotorch.algorithms import PGPE
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from glsk import settings
 from glsk.errors import NumericalError
-from glsk.module import BoundedModule
-from glsk.seeds import derive_seed
-from glsk.training import optimizer_state
-from glsk.training.batches import Batches
-from glsk.training.clipup import ClipUp
-from glsk.training.config import Config
-from glsk.training.fitness import MiniBatch, RobustLoss, check_data
-from glsk.training.problem import RobustLossProblem, from_actor
-from glsk.training.reading import Reading
-from glsk.training.schedules import annealed_eps, step_lr
-from glsk.training.stage import Stage, State, check_loss
+from glsk.estimators import optimizer_state
+from glsk.estimators.base import Estimator, Job, State, check_finite
+from glsk.objectives.base import MiniBatch, Span
 from glsk.transfer import Mark, runs_behind
+
+if TYPE_CHECKING:
+    from evotorch.algorithms import PGPE
+
+    from glsk.estimators.population.reading import Reading
+
+OPTIMIZERS = ("adam", "clipup")
+_RANKINGS = ("none", "centered")
 
 _Point = tuple[Tensor, Tensor, Any]
 """Centre, standard deviation, optimiser."""
 
 
-class Pgpe(Stage):
+@dataclass(frozen=True)
+class PgpeSettings:
+    """Settings of ``pgpe``; the defaults are the paper's (section 4).
+
+    Attributes:
+        popsize: P, even (members come in antithetic pairs).
+        stdev_init: initial standard deviation of the members, sigma_PGPE.
+        stdev_lr: learning rate of the standard deviation.
+        optimizer: of the centre, "adam" or "clipup".
+        ranking: "none" (raw fitness, as in the paper's formula) or "centered".
+
+    Raises:
+        ValueError: naming the setting, if a value makes no sense.
+    """
+
+    popsize: int = 256
+    stdev_init: float = 1e-3
+    stdev_lr: float = 0.1
+    optimizer: str = "adam"
+    ranking: str = "none"
+
+    def __post_init__(self) -> None:
+        settings.check(self)
+        settings.check_known("ranking", self.ranking, _RANKINGS)
+        check_population(self)
+
+
+def check_population(own: Any) -> None:
+    """Raises ValueError naming the setting of a population that makes no sense."""
+    settings.check_known("optimizer", own.optimizer, OPTIMIZERS)
+    settings.check_positive(own, "stdev_init")
+    if own.popsize < 2 or own.popsize % 2:
+        raise ValueError(f"popsize: expected an even number, at least 2 (pairs), got {own.popsize}")
+
+
+class Pgpe(Estimator):
     """PGPE with antithetic members; the centre follows Adam or ClipUp.
 
     Args:
-        net: the network, on the batches' device; its weights are the first centre.
-        input_shape: of one sample.
-        num_classes: K.
-        batches: mini-batches; all members see the same one.
-        config: schedules, population and engine settings.
+        job: all members see its mini-batches; the weights of its network are the first centre.
+        settings: a :class:`PgpeSettings`.
         late: queue steps without waiting for the device; default on a GPU that this process alone works for.
 
     Raises:
         ValueError: late, and an image or a label is out of range.
     """
 
-    name = "pgpe"
+    kind = "pgpe"
+    Settings: ClassVar[type] = PgpeSettings
+    differentiates = False
+    has_actors = True
 
-    def __init__(
-        self,
-        net: nn.Module,
-        input_shape: tuple[int, ...],
-        num_classes: int,
-        batches: Batches,
-        config: Config,
-        *,
-        late: bool | None = None,
-    ) -> None:
-        self.net, self.batches, self.config = net, batches, config
-        self.steps_per_epoch = batches.steps_per_epoch
-        self.steps = config.limited(config.epochs * self.steps_per_epoch)
-        self.late = runs_behind(config.device) and config.actors < 2 if late is None else late
+    def __init__(self, job: Job, settings: Any = None, *, late: bool | None = None) -> None:
+        super().__init__(job, settings)
+        from glsk.estimators.population.problem import MembersProblem  # evotorch takes seconds to import
+
+        self.late = runs_behind(job.device) and job.actors < 2 if late is None else late
         if self.late:
-            check_data(batches.x, batches.y, num_classes)
-        checked = not self.late
-
-        def make_loss() -> RobustLoss:
-            bounded = BoundedModule(net, input_shape)
-            return RobustLoss(
-                bounded,
-                config.method,
-                num_classes,
-                backend=config.backend,
-                checked=checked,
-                precision=config.precision,
-            )
-
-        self.seed = derive_seed(config.seed, "population")
-        self.problem = RobustLossProblem(
-            net,
-            make_loss,
-            device=config.device,
-            actors=config.actors,
-            threads=max(1, (config.threads or torch.get_num_threads()) // max(1, config.actors)),
-            seed=self.seed,
+            job.check_data()
+        make, checked = job.objective, not self.late
+        self.problem = MembersProblem(
+            sum(p.numel() for p in job.net.parameters()),
+            lambda: make(checked),
+            device=job.device,
+            actors=job.actors,
+            threads=max(1, (job.threads or torch.get_num_threads()) // max(1, job.actors)),
+            seed=job.seed,
         )
-        centre = parameters_to_vector(net.parameters()).detach().to(self.problem.device)
-        self.algorithm = self._build(centre, torch.full_like(centre, config.stdev_init))
+        centre = parameters_to_vector(job.net.parameters()).detach().to(self.problem.device)
+        self.algorithm = self._build(centre, torch.full_like(centre, self.settings.stdev_init))
+        self.problem.centre = lambda: self._status("center")
         self._generator_before = self._generator().get_state()
         self._last_loss = float("nan")
         self._unread: tuple[int, Reading] | None = None
 
-    def _build(self, centre: Tensor, stdev: Tensor) -> PGPE:
-        config = self.config
+    def _build(self, centre: Tensor, stdev: Tensor) -> "PGPE":
+        from evotorch.algorithms import PGPE
+
+        from glsk.estimators.population.clipup import ClipUp
+
+        own = self.settings
         optimizer: str | ClipUp = "adam"
-        if config.optimizer == "clipup":
+        if own.optimizer == "clipup":
             optimizer = ClipUp(
-                solution_length=len(centre), dtype=centre.dtype, stepsize=config.lr, device=self.problem.device
+                solution_length=len(centre), dtype=centre.dtype, stepsize=self.job.lr(0), device=self.problem.device
             )
         return PGPE(
             self.problem,
-            popsize=config.popsize,
-            center_learning_rate=config.lr,
-            stdev_learning_rate=config.stdev_lr,
+            popsize=own.popsize,
+            center_learning_rate=self.job.lr(0),
+            stdev_learning_rate=own.stdev_lr,
             center_init=centre,
             stdev_init=stdev,
             stdev_min=-math.inf,  # as without; but a limit left out is copied to the device in every step
             stdev_max=math.inf,
             optimizer=optimizer,
             # evotorch's gradient carries a factor sigma^2; without the same factor Adam's epsilon would drown it.
-            optimizer_config={"epsilon": 1e-8 * config.stdev_init**2},
-            ranking_method=None if config.ranking == "none" else config.ranking,
+            optimizer_config={"epsilon": 1e-8 * own.stdev_init**2},
+            ranking_method=self._ranking(),
             symmetric=True,
         )
+
+    def _ranking(self) -> str | None:
+        return None if self.settings.ranking == "none" else str(self.settings.ranking)
 
     def _generator(self) -> torch.Generator:
         generator = self.problem.generator
@@ -129,11 +151,9 @@ class Pgpe(Stage):
         # This step's update follows losses that nobody has looked at yet: where to return to, should they be no good.
         unread, point = self._unread, self._point() if self.late else None
         start = Mark(self.problem.device) if unread is None else unread[1].end
-        x, y = self.batches.batch(index)
-        eps = annealed_eps(self.config.eps, index, self.config.anneal_epochs * self.steps_per_epoch)
-        lr = step_lr(self.config.lr, self.batches.epoch(index), self.config.milestones, self.config.gamma)
+        batch, lr = self.job.minibatch(index), self.job.lr(index)
         self._set_lr(lr)
-        self.problem.batch = MiniBatch(x, y, eps)
+        self.problem.batch = batch
         self._generator_before = self._generator().get_state()
         self._advance(index)
         losses = self.losses()
@@ -141,30 +161,43 @@ class Pgpe(Stage):
             "loss": losses.mean(),
             "loss_min": losses.min(),
             "lr": lr,
-            "eps": eps,
+            "eps": batch.eps,
             "stdev": self._status("stdev").mean(),
-            "samples": len(x),
+            "samples": len(batch.x),
             "members": len(losses),
         }
+        more, spans = self._look(batch, index)
+        found.update(more)
         if point is None:
             values = {name: float(value) if isinstance(value, Tensor) else value for name, value in found.items()}
-            self._last_loss = check_loss(values["loss"], self.name, index)
-            return {**values, "bounds_s": self.problem.bounds_seconds}
-        reading = Reading(found, start, self.problem.spans)
+            self._check(values, index)
+            seconds = self.problem.bounds_seconds + sum(span.seconds() for span in spans)
+            return {**values, "bounds_s": seconds, "elsewhere_cpu_s": self.problem.actors_cpu_seconds}
+        from glsk.estimators.population.reading import Reading
+
+        reading = Reading(found, start, [*self.problem.spans, *spans])
         self._unread = index, reading
         if unread is not None:
             self._judge(*unread, point)
         return reading
+
+    def _look(self, batch: MiniBatch, index: int) -> tuple[dict[str, Tensor], list[Span]]:
+        """What else there is to find out of the population that was just evaluated, and where its time went."""
+        return {}, []
+
+    def _check(self, found: Mapping[str, float], index: int) -> None:
+        """Raises NumericalError if what step ``index`` found must not be followed."""
+        self._last_loss = check_finite(found["loss"], self.name, index)
 
     def settle(self) -> None:
         unread, self._unread = self._unread, None
         if unread is not None:
             self._judge(*unread)
 
-    def _judge(self, index: int, reading: Reading, before: _Point | None = None) -> None:
-        """Wait for the losses of step ``index``; if they are not finite, return to ``before`` their update."""
+    def _judge(self, index: int, reading: "Reading", before: _Point | None = None) -> None:
+        """Wait for what step ``index`` found; if it is not finite, return to ``before`` the update that follows it."""
         try:
-            self._last_loss = check_loss(reading["loss"], self.name, index)
+            self._check(reading, index)
         except NumericalError:
             self._unread = None
             if before is not None:
@@ -189,6 +222,8 @@ class Pgpe(Stage):
         except Exception as error:
             if self.problem.actors is None:
                 raise
+            from glsk.estimators.population.problem import from_actor
+
             raise from_actor(error) from error
 
     def _set_lr(self, lr: float) -> None:
@@ -196,19 +231,19 @@ class Pgpe(Stage):
         assert optimizer is not None
         group = optimizer.param_groups[0]
         group["lr"] = lr
-        if self.config.optimizer == "clipup":
+        if self.settings.optimizer == "clipup":
             group["max_speed"] = 2.0 * lr  # evotorch ties it to the learning rate only at the start
 
     def _point(self) -> _Point:
         """Where the search stands. evotorch and ClipUp make new tensors in every step; Adam changes its own."""
         optimizer = self.algorithm.optimizer
-        held = optimizer_state.hold(optimizer) if self.config.optimizer == "adam" else optimizer._velocity
+        held = optimizer_state.hold(optimizer) if self.settings.optimizer == "adam" else optimizer._velocity
         return self._status("center"), self._status("stdev"), held
 
     def _return_to(self, point: _Point) -> None:
         centre, stdev, held = point
         self.algorithm = self._build(centre, stdev)
-        if self.config.optimizer == "adam":
+        if self.settings.optimizer == "adam":
             self.algorithm.optimizer.load_state_dict(held)
         else:
             self.algorithm.optimizer._velocity = held
@@ -216,14 +251,14 @@ class Pgpe(Stage):
     def export(self) -> None:
         self.settle()
         with torch.no_grad():
-            vector_to_parameters(self._status("center").clone().to(self.config.device), self.net.parameters())
+            vector_to_parameters(self._status("center").clone().to(self.job.device), self.job.net.parameters())
 
     def state(self) -> State:
         self.settle()
         tensors = {"stdev": self._status("stdev").clone().cpu(), "generator": self._generator_before}
         meta: dict[str, Any] = {"loss": self._last_loss}
         optimizer = self.algorithm.optimizer
-        if self.config.optimizer == "adam":
+        if self.settings.optimizer == "adam":
             packed, meta["optimizer"] = optimizer_state.pack(optimizer)
             tensors.update({f"optimizer/{name}": value for name, value in packed.items()})
         else:
@@ -231,11 +266,11 @@ class Pgpe(Stage):
         return tensors, meta
 
     def restore(self, tensors: dict[str, Tensor], meta: dict[str, Any], index: int) -> None:
-        centre = parameters_to_vector(self.net.parameters()).detach().to(self.problem.device)
+        centre = parameters_to_vector(self.job.net.parameters()).detach().to(self.problem.device)
         self.algorithm = self._build(centre, tensors["stdev"].to(self.problem.device))
         packed = {n.removeprefix("optimizer/"): v for n, v in tensors.items() if n.startswith("optimizer/")}
         optimizer = self.algorithm.optimizer
-        if self.config.optimizer == "adam":
+        if self.settings.optimizer == "adam":
             optimizer_state.unpack(optimizer, packed, meta["optimizer"])
         else:
             optimizer._velocity = packed["velocity"].to(self.problem.device)

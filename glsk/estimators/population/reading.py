@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from glsk.training.fitness import Span
+from glsk.objectives.base import Span
 from glsk.transfer import Mark, to_host
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from glsk.training.stage import State
+from glsk.estimators.base import State
 
 
 def pack(optimizer: torch.optim.Optimizer) -> State:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import glsk
-from glsk.training import checkpoint, reaper
+from glsk.estimators.population import reaper
+from glsk.training import checkpoint
 from tests.training.runs import config, write_data
 
 SCRIPT = """
@@ -18,8 +19,8 @@ import functools, sys
 import ray
 from glsk.training import Config
 from glsk.training.metrics import Metrics
-from glsk.training.stopping import ends_on_signals
-from glsk.training.reaper import descendants, processes
+from glsk.stopping import ends_on_signals
+from glsk.estimators.population.reaper import descendants, processes
 import os
 ray.init = functools.partial(ray.init, object_store_memory=80_000_000)
 original = Metrics.write

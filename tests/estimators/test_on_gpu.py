@@ -1,21 +1,18 @@
 """Training on a GPU; without one every test is skipped. What can be seen without is in test_late and test_waits."""
 
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 
 from glsk import NumericalError, backends, models
+from glsk.objectives.robust import Robust
 from glsk.training.batches import Batches
-from glsk.training.config import Config
-from glsk.training.fitness import RobustLoss
-from glsk.training.loop import train
 from glsk.training.metrics import read_metrics
-from glsk.training.pgpe import Pgpe
+from tests.estimators.stages import build
+from tests.training.runs import config, run
 
 pytestmark = pytest.mark.gpu
 SHAPE = (3, 12, 12)
@@ -31,12 +28,12 @@ def no_synchronisation() -> Iterator[None]:
 
 
 def make_stage(late=None, device="cuda", **settings):
-    config = Config(device=device, **{"batch_size": 16, "popsize": 8, "epochs": 10, "anneal_epochs": 1, **settings})
+    settings = {"batch_size": 16, "popsize": 8, "epochs": 10, "anneal_epochs": 1, **settings}
     net = models.build("cnn3", SHAPE, 10, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), seed=1).to(device)
     generator = torch.Generator().manual_seed(0)
     x, y = torch.rand(50, *SHAPE, generator=generator), torch.arange(50) % 10
-    batches = Batches(x, y, config.batch_size, 0, augmented=config.augment, device=device)
-    return Pgpe(net, SHAPE, 10, batches, config, late=late)
+    kind = "pgpe-cv" if settings.pop("control", False) else "pgpe"
+    return build(kind, net, (x, y), classes=10, late=late, device=device, **settings)
 
 
 def standing(stage):
@@ -48,7 +45,7 @@ def standing(stage):
 def test_no_step_waits_with_any_method(method, backend):
     if backend != "auto" and (reason := backends.why_missing(backend)) is not None:
         pytest.skip(reason)
-    stage = make_stage(method=method, backend=backend)
+    stage = make_stage(objective=method, backend=backend)
     for index in range(2):  # kernels are compiled, the optimiser makes its state
         stage.step(index)
     with no_synchronisation():
@@ -98,10 +95,10 @@ def test_a_loss_that_is_not_finite_leaves_no_trace(monkeypatch):
     stage = make_stage()
     for index in range(3):
         stage.step(index)
-    original = RobustLoss.__call__
-    monkeypatch.setattr(RobustLoss, "__call__", lambda *args: original(*args) * float("nan"))
+    original = Robust.__call__
+    monkeypatch.setattr(Robust, "__call__", lambda *args: original(*args) * float("nan"))
     stage.step(3)
-    monkeypatch.setattr(RobustLoss, "__call__", original)
+    monkeypatch.setattr(Robust, "__call__", original)
     before = standing(stage)
     with pytest.raises(NumericalError, match="step 4 is nan"):
         stage.step(4)
@@ -115,10 +112,10 @@ def test_a_restored_stage_goes_on_with_the_same_bits():
     stage.export()
     tensors, meta = stage.state()
     tensors = {name: value.clone() for name, value in tensors.items()}
-    weights = {name: value.clone() for name, value in stage.net.state_dict().items()}
+    weights = {name: value.clone() for name, value in stage.job.net.state_dict().items()}
     expected = [stage.step(index)["loss"] for index in range(4, 8)]
     again = make_stage()
-    again.net.load_state_dict(weights)
+    again.job.net.load_state_dict(weights)
     again.restore(tensors, meta, 4)
     assert not again.drifted
     assert [again.step(index)["loss"] for index in range(4, 8)] == expected
@@ -128,11 +125,8 @@ def whole_run(folder, device):
     random = np.random.RandomState(0)
     x, y = random.rand(60, 8, 8), np.arange(60) % 10
     np.savez(folder / "tiny.npz", x_train=x[:40], y_train=y[:40], x_test=x[40:], y_test=y[40:])
-    config = Config(
-        dataset=str(folder / "tiny.npz"), device=device, eps=0.02, warm_epochs=1, epochs=3, batch_size=10, popsize=6,
-        attack_steps=2, attack_restarts=1, checkpoint_every=5, eval_every=4, tensorboard=False,
-    )  # fmt: skip
-    train(config, folder / "out", console=Console(file=io.StringIO()))
+    settings = config(folder / "tiny.npz", device=device, warm_epochs=1, checkpoint_every=5, eval_every=4)
+    run(settings, folder / "out")
     return read_metrics(folder / "out" / "metrics.jsonl")
 
 

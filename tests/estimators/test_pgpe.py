@@ -1,16 +1,11 @@
 import pytest
 import torch
-from torch import nn
 from torch.nn.utils import parameters_to_vector
 
 import glsk
 from glsk import NumericalError
-from glsk.training.batches import Batches
-from glsk.training.config import Config
-from glsk.training.fitness import RobustLoss
-from glsk.training.pgpe import Pgpe
-
-SHAPE, CLASSES = (1, 3, 3), 3
+from glsk.objectives.robust import Robust
+from tests.estimators.stages import CLASSES, SHAPE, build, small_images, small_net
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -22,15 +17,7 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
-def make_net():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), nn.Linear(9, 5), nn.ReLU(), nn.Linear(5, CLASSES))
-
-
 def make_stage(net, **settings):
-    generator = torch.Generator().manual_seed(1)
-    x = torch.rand(12, *SHAPE, generator=generator)
-    y = torch.randint(0, CLASSES, (12,), generator=generator)
     defaults = {
         "eps": 0.1,
         "epochs": 5,
@@ -39,14 +26,14 @@ def make_stage(net, **settings):
         "stdev_init": 0.05,
         "lr": 0.1,
         "milestones": (2,),
+        "backend": "reference",
     }
-    config = Config(backend="reference", **{"milestones": (2,), **defaults, **settings})
-    return Pgpe(net, SHAPE, CLASSES, Batches(x, y, config.batch_size, config.seed), config)
+    return build("pgpe", net, small_images(), **{**defaults, **settings})
 
 
 def weights(stage):
     stage.export()
-    return parameters_to_vector(stage.net.parameters()).detach().clone()
+    return parameters_to_vector(stage.job.net.parameters()).detach().clone()
 
 
 def population(stage):
@@ -54,7 +41,7 @@ def population(stage):
 
 
 def test_members_are_antithetic_with_the_given_standard_deviation():
-    stage = make_stage(make_net(), popsize=400)
+    stage = make_stage(small_net(), popsize=400)
     centre = weights(stage)
     stage.step(0)
     members, _ = population(stage)
@@ -63,11 +50,11 @@ def test_members_are_antithetic_with_the_given_standard_deviation():
 
 
 def test_fitness_of_every_member_is_its_robust_loss_on_the_same_mini_batch():
-    net = make_net()
+    net = small_net()
     stage = make_stage(net)
     stage.step(0)
     members, losses = population(stage)
-    x, y = stage.batches.batch(0)
+    x, y = (stage.job.minibatch(0).x, stage.job.minibatch(0).y)
     lower, _ = glsk.BoundedModule(net, SHAPE).compute_bounds(
         x, eps=0.1, clip=(0.0, 1.0), C=glsk.margins(y, CLASSES), params=members
     )
@@ -76,7 +63,7 @@ def test_fitness_of_every_member_is_its_robust_loss_on_the_same_mini_batch():
 
 def test_update_follows_the_papers_gradients():
     """Section 3.1. ClipUp's first step is the learning rate times the normalised gradient of the centre."""
-    stage = make_stage(make_net(), optimizer="clipup", stdev_lr=0.3)
+    stage = make_stage(small_net(), optimizer="clipup", stdev_lr=0.3)
     centre = weights(stage)
     stage.step(0)
     members, r = (t.double() for t in population(stage))
@@ -95,7 +82,7 @@ def test_update_follows_the_papers_gradients():
 
 
 def test_centred_ranking_uses_the_order_alone():
-    stage = make_stage(make_net(), optimizer="clipup", ranking="centered")
+    stage = make_stage(small_net(), optimizer="clipup", ranking="centered")
     centre = weights(stage)
     stage.step(0)
     members, r = population(stage)
@@ -108,7 +95,7 @@ def test_centred_ranking_uses_the_order_alone():
 
 @pytest.mark.parametrize("optimizer", ["adam", "clipup"])
 def test_learning_rate_schedule_reaches_evotorch(optimizer):
-    stage = make_stage(make_net(), optimizer=optimizer)
+    stage = make_stage(small_net(), optimizer=optimizer)
     rates = []
     for index in range(6):
         record = stage.step(index)
@@ -121,7 +108,7 @@ def test_learning_rate_schedule_reaches_evotorch(optimizer):
 
 def test_adams_first_step_is_the_learning_rate_everywhere():
     """Whatever the fitness' scale: Adam's epsilon must not drown evotorch's gradient, which carries sigma squared."""
-    stage = make_stage(make_net(), stdev_init=1e-3, lr=1e-3)
+    stage = make_stage(small_net(), stdev_init=1e-3, lr=1e-3)
     centre = weights(stage)
     stage.step(0)
     stage.step(1)
@@ -131,32 +118,32 @@ def test_adams_first_step_is_the_learning_rate_everywhere():
 
 
 def test_eps_is_annealed_by_the_step():
-    stage = make_stage(make_net(), anneal_epochs=2)
+    stage = make_stage(small_net(), anneal_epochs=2)
     assert [stage.step(index)["eps"] for index in range(5)] == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1])
 
 
 def test_training_lowers_the_robust_loss():
-    stage = make_stage(make_net(), eps=0.01, epochs=100, lr=0.03, popsize=40, batch_size=12, milestones=())
+    stage = make_stage(small_net(), eps=0.01, epochs=100, lr=0.03, popsize=40, batch_size=12, milestones=())
     losses = [stage.step(index)["loss"] for index in range(stage.steps)]
     assert losses[-1] < 0.8 * losses[0]
 
 
 def test_steps_are_limited():
-    assert make_stage(make_net()).steps == 10
-    assert make_stage(make_net(), max_steps=3).steps == 3
+    assert make_stage(small_net()).steps == 10
+    assert make_stage(small_net(), max_steps=3).steps == 3
 
 
 def test_restored_stage_goes_on_with_the_same_bits():
-    stage = make_stage(make_net())
+    stage = make_stage(small_net())
     for index in range(4):
         stage.step(index)
     stage.export()
     tensors, meta = stage.state()
     tensors = {name: value.clone() for name, value in tensors.items()}
-    saved = [p.detach().clone() for p in stage.net.parameters()]
+    saved = [p.detach().clone() for p in stage.job.net.parameters()]
     expected = [stage.step(index)["loss"] for index in range(4, 8)]
 
-    net = make_net()
+    net = small_net()
     for p, value in zip(net.parameters(), saved, strict=True):
         p.data.copy_(value)
     again = make_stage(net)
@@ -167,28 +154,28 @@ def test_restored_stage_goes_on_with_the_same_bits():
 
 
 def test_restoring_notices_that_the_bounds_differ_now():
-    stage = make_stage(make_net())
+    stage = make_stage(small_net())
     for index in range(2):
         stage.step(index)
     stage.export()
     tensors, meta = stage.state()
-    again = make_stage(stage.net)
+    again = make_stage(stage.job.net)
     again.restore(tensors, {**meta, "loss": meta["loss"] + 1e-6}, 2)
     assert again.drifted
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_stops_before_the_update(monkeypatch, value):
-    stage = make_stage(make_net())
+    stage = make_stage(small_net())
     stage.step(0)
-    original = RobustLoss.__call__
+    original = Robust.__call__
 
     def spoiled(self, batch, params=None):
         losses = original(self, batch, params)
         losses[3] = value
         return losses
 
-    monkeypatch.setattr(RobustLoss, "__call__", spoiled)
+    monkeypatch.setattr(Robust, "__call__", spoiled)
     with pytest.raises(NumericalError, match=r"pgpe: the loss of step 2 is (nan|inf); nothing was updated"):
         stage.step(1)
     assert weights(stage).isfinite().all()
@@ -196,7 +183,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(monkeypatch, value):
 
 
 def test_weights_that_overflow_are_reported_with_the_step():
-    net = make_net()
+    net = small_net()
     with torch.no_grad():
         net[1].weight.fill_(3e38)
     with pytest.raises(NumericalError, match=r"pgpe: .*step 1"):
@@ -204,8 +191,8 @@ def test_weights_that_overflow_are_reported_with_the_step():
 
 
 def test_without_a_mini_batch_nothing_is_evaluated():
-    problem = make_stage(make_net()).problem
-    with pytest.raises(ValueError, match=r"batch: set RobustLossProblem\.batch"):
+    problem = make_stage(small_net()).problem
+    with pytest.raises(ValueError, match=r"batch: set MembersProblem\.batch"):
         problem.evaluate(problem.generate_batch(2, empty=True))
     assert problem.batch is None
 
@@ -216,7 +203,7 @@ def test_actors_give_the_same_fitnesses_and_updates():
     runs = []
     try:
         for actors in (0, 2):
-            stage = make_stage(make_net(), actors=actors)
+            stage = make_stage(small_net(), actors=actors)
             losses = []
             for index in range(3):
                 stage.step(index)

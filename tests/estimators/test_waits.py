@@ -2,14 +2,17 @@
 
 import pytest
 import torch
-from evotorch import optimizers
+from evotorch import algorithms, optimizers
 
 from glsk import backends, models, transfer
-from glsk.training import pgpe
+from glsk.estimators import pgpe
+from glsk.estimators.population import clipup
+from glsk.estimators.population.problem import MembersProblem
+from glsk.objectives.base import MiniBatch
+from glsk.objectives.robust import Robust
+from glsk.training import phases
 from glsk.training.batches import Batches
-from glsk.training.config import Config
-from glsk.training.fitness import MiniBatch, RobustLoss
-from glsk.training.problem import RobustLossProblem
+from tests.estimators.stages import build
 from tests.waits import WaitError, no_waits
 
 SHAPE = (3, 8, 8)
@@ -39,16 +42,16 @@ def gpu(monkeypatch, log):
         def elapsed_time(self, end):
             return 1.0
 
-    evaluate = RobustLoss.__call__
+    evaluate = Robust.__call__
 
     def logged(self, *args):
         log.append(("evaluate", sum(what == "evaluate" for what, _ in log)))
         return evaluate(self, *args)
 
-    monkeypatch.setattr(RobustLoss, "__call__", logged)
+    monkeypatch.setattr(Robust, "__call__", logged)
     monkeypatch.setattr(transfer, "runs_behind", lambda device: torch.device(device).type == "meta")
     monkeypatch.setattr(pgpe, "runs_behind", transfer.runs_behind)
-    monkeypatch.setattr(pgpe, "check_data", lambda *args: None)  # once, before the first step
+    monkeypatch.setattr(phases, "check_data", lambda *args: None)  # once, before the first step
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
     monkeypatch.setattr(backends, "resolve", lambda *args: "reference")
@@ -56,21 +59,28 @@ def gpu(monkeypatch, log):
     def manual_seed(self, seed):
         self._generator = torch.Generator().manual_seed(seed)  # there is none for the meta device
 
-    monkeypatch.setattr(RobustLossProblem, "manual_seed", manual_seed)
+    monkeypatch.setattr(MembersProblem, "manual_seed", manual_seed)
 
 
 def make_stage(late=None, **settings):
-    defaults = {"device": "meta", "batch_size": 3, "popsize": 4, "anneal_epochs": 2, "augment": False, "epochs": 4}
-    config = Config(**{**defaults, **settings})
+    defaults = {
+        "device": "meta",
+        "batch_size": 3,
+        "popsize": 4,
+        "anneal_epochs": 2,
+        "augment": False,
+        "epochs": 4,
+        "backend": "auto",
+    }
     net = models.build("cnn3", SHAPE, 4, mean=(0.1, 0.2, 0.3), std=(1, 2, 3)).to("meta")
     x, y = torch.rand(7, *SHAPE), torch.arange(7) % 4  # the last batch of an epoch is left out
-    batches = Batches(x, y, config.batch_size, 0, augmented=config.augment, device=config.device)
-    return pgpe.Pgpe(net, SHAPE, 4, batches, config, late=late)
+    kind = "pgpe-cv" if settings.pop("control", False) else "pgpe"
+    return build(kind, net, (x, y), classes=4, late=late, **{**defaults, **settings})
 
 
 @pytest.mark.parametrize("method", ["IBP", "HBox", "CROWN-IBP", "CROWN"])
 def test_a_step_with_any_method(gpu, method):
-    stage = make_stage(method=method)
+    stage = make_stage(objective=method)
     assert stage.late
     with no_waits():
         for index in range(5):
@@ -121,15 +131,15 @@ def test_a_step_that_is_not_late_waits(gpu):
 
 def test_a_checked_loss_waits(gpu):
     stage = make_stage(late=False)
-    loss, members = stage.problem._make_loss(), torch.zeros(4, stage.problem.solution_length, device="meta")
+    loss, members = stage.problem._make_objective(), torch.zeros(4, stage.problem.solution_length, device="meta")
     with no_waits():
-        x, y = stage.batches.batch(0)
+        batch = stage.job.minibatch(0)
         with READS_A_VALUE:
-            loss(MiniBatch(x, y, 0.1), members)
+            loss(MiniBatch(batch.x, batch.y, 0.1), members)
 
 
 def test_evotorchs_own_clipup_waits(gpu, monkeypatch):
-    monkeypatch.setattr(pgpe, "ClipUp", optimizers.ClipUp)
+    monkeypatch.setattr(clipup, "ClipUp", optimizers.ClipUp)
     stage = make_stage(optimizer="clipup")
     with no_waits():
         stage.step(0)
@@ -138,8 +148,8 @@ def test_evotorchs_own_clipup_waits(gpu, monkeypatch):
 
 
 def test_limits_left_to_evotorch_wait(gpu, monkeypatch):
-    build = pgpe.PGPE
-    monkeypatch.setattr(pgpe, "PGPE", lambda *args, stdev_min, stdev_max, **rest: build(*args, **rest))
+    own = algorithms.PGPE
+    monkeypatch.setattr(algorithms, "PGPE", lambda *args, stdev_min, stdev_max, **rest: own(*args, **rest))
     stage = make_stage()
     with no_waits():
         stage.step(0)

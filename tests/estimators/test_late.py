@@ -2,17 +2,13 @@
 
 import pytest
 import torch
-from torch import nn
 from torch.nn.utils import parameters_to_vector
 
 from glsk import NumericalError
-from glsk.training.batches import Batches
-from glsk.training.config import Config
-from glsk.training.fitness import RobustLoss
-from glsk.training.pgpe import Pgpe
+from glsk.objectives.robust import Robust
+from tests.estimators.stages import CLASSES, SHAPE, build, small_net
 
-SHAPE, CLASSES = (1, 3, 3), 3
-KINDS = [("adam", "none"), ("adam", "centered"), ("clipup", "none"), ("clipup", "centered")]
+KINDS = [("adam", "none"), ("adam", "centered"), ("clipup", "none"), ("clipup", "centered"), ("adam", "control")]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -25,21 +21,21 @@ def _one_thread():
 
 
 def make_stage(late, optimizer="adam", ranking="none", x=None, y=None):
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Flatten(), nn.Linear(9, 5), nn.ReLU(), nn.Linear(5, CLASSES))
+    """``ranking``: "control" is none, with a control variate."""
+    net = small_net()
     x = torch.rand(12, *SHAPE) if x is None else x
     y = torch.randint(0, CLASSES, (len(x),)) if y is None else y
-    config = Config(
-        backend="reference", epochs=5, batch_size=6, popsize=20, stdev_init=0.05, lr=0.1, milestones=(2,),
-        optimizer=optimizer, ranking=ranking,
+    kind, more = ("pgpe-cv", {}) if ranking == "control" else ("pgpe", {"ranking": ranking})
+    return build(
+        kind, net, (x, y), late=late, backend="reference", epochs=5, batch_size=6, popsize=20, stdev_init=0.05, lr=0.1,
+        milestones=(2,), optimizer=optimizer, **more,
     )  # fmt: skip
-    return Pgpe(net, SHAPE, CLASSES, Batches(x, y, config.batch_size, config.seed), config, late=late)
 
 
 def everything(stage):
     """Centre, standard deviation and optimiser, as they are, bit for bit."""
     optimizer = stage.algorithm.optimizer
-    if stage.config.optimizer == "clipup":
+    if stage.settings.optimizer == "clipup":
         moments = [optimizer._velocity]
     else:
         moments = [value for one in optimizer.state_dict()["state"].values() for value in one.values()]
@@ -53,19 +49,21 @@ def same(a, b):
 @pytest.fixture
 def spoil(monkeypatch):
     """From the given call on, one member's loss is not finite."""
-    original = RobustLoss.__call__
+    original = Robust.__call__
 
     def start(value, after):
         calls = []
 
         def spoiled(self, batch, params=None):
             losses = original(self, batch, params)
+            if params.requires_grad:  # the control variate's own
+                return losses
             calls.append(1)
             if len(calls) == after + 1:
                 losses[3] = value
             return losses
 
-        monkeypatch.setattr(RobustLoss, "__call__", spoiled)
+        monkeypatch.setattr(Robust, "__call__", spoiled)
 
     return start
 
@@ -94,7 +92,9 @@ def test_a_loss_that_is_not_finite_leaves_no_trace(spoil, optimizer, ranking, va
     for index in range(bad + 1):
         stage.step(index)
     before = everything(stage)  # nothing has followed the bad losses yet
-    with pytest.raises(NumericalError, match=rf"pgpe: the loss of step {bad + 1} is (nan|inf); nothing was updated"):
+    with pytest.raises(
+        NumericalError, match=rf"pgpe(-cv)?: the loss of step {bad + 1} is (nan|inf); nothing was updated"
+    ):
         stage.step(bad + 1)
     assert same(everything(stage), before)
 
@@ -105,11 +105,11 @@ def test_whatever_reads_the_weights_judges_the_last_step_first(spoil, what):
     spoil(float("nan"), 1)
     stage.step(0)
     stage.export()
-    before = parameters_to_vector(stage.net.parameters()).detach().clone()
+    before = parameters_to_vector(stage.job.net.parameters()).detach().clone()
     stage.step(1)
     with pytest.raises(NumericalError, match="step 2"):
         getattr(stage, what)()
-    assert torch.equal(parameters_to_vector(stage.net.parameters()), before)
+    assert torch.equal(parameters_to_vector(stage.job.net.parameters()), before)
 
 
 def test_training_can_go_on_after_an_update_was_taken_back(spoil):
@@ -141,11 +141,11 @@ def test_a_restored_stage_goes_on_with_the_same_bits(restored_late):
     stage.export()
     tensors, meta = stage.state()
     tensors = {name: value.clone() for name, value in tensors.items()}
-    weights = [p.detach().clone() for p in stage.net.parameters()]
+    weights = [p.detach().clone() for p in stage.job.net.parameters()]
     expected = [stage.step(index)["loss"] for index in range(4, 8)]
 
     again = make_stage(restored_late)
-    for p, value in zip(again.net.parameters(), weights, strict=True):
+    for p, value in zip(again.job.net.parameters(), weights, strict=True):
         p.data.copy_(value)
     again.restore(tensors, meta, 4)
     assert not again.drifted

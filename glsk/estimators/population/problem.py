@@ -1,25 +1,27 @@
-"""The robust loss as a problem of evotorch, evaluated in this process or by Ray actors."""
+"""An objective as a problem of evotorch, evaluated in this process or by Ray actors."""
 
 import logging
+import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from evotorch import Problem, SolutionBatch
-from torch import nn
+from torch import Tensor
 
 from glsk.errors import GlskError
-from glsk.training import local_ray
-from glsk.training.fitness import MiniBatch, RobustLoss, Span
+from glsk.estimators.population import local_ray
+from glsk.objectives.base import MiniBatch, Objective, Span
 
 logging.getLogger("evotorch").setLevel(logging.WARNING)  # it announces every problem it builds
 
 
-class RobustLossProblem(Problem):
-    """Minimise the robust loss of a network's flat weights [D], on a mini-batch that all members share.
+class MembersProblem(Problem):
+    """Minimise an objective of a network's flat weights [D], on a mini-batch that all members share.
 
     Args:
-        net: the architecture.
-        make_loss: builds the robust loss; called once in every process that evaluates.
+        length: D.
+        make_objective: called once in every process that evaluates.
         device: where population and mini-batch live; with actors, its type is where each of them evaluates.
         actors: Ray actors, each of which evaluates a part of the population; 0 or 1 for none.
         threads: CPU threads of an actor.
@@ -27,28 +29,32 @@ class RobustLossProblem(Problem):
 
     Attributes:
         batch: the mini-batch; set it before every evaluation.
-        spans: of the last evaluation in this process, the parts spent in the bounds.
+        centre: gives the weights [D] around which the members are drawn; the actors get them with the mini-batch.
+        spans: of the last evaluation in this process, the parts spent in the objective.
     """
 
     def __init__(
         self,
-        net: nn.Module,
-        make_loss: Callable[[], RobustLoss],
+        length: int,
+        make_objective: Callable[[], Objective],
         *,
         device: str = "cpu",
         actors: int = 0,
         threads: int = 1,
         seed: int = 0,
     ) -> None:
-        self._make_loss, self._loss = make_loss, None  # type: tuple[Callable[[], RobustLoss], RobustLoss | None]
+        self._make_objective = make_objective
+        self._objective: Objective | None = None
         self.actors_wanted, self.threads = actors if actors > 1 else 0, threads
         self.batch: MiniBatch | None = None
+        self.centre: Callable[[], Tensor] | None = None
         self.spans: list[Span] = []
-        self._actors_seconds: list[float] = []
+        self._actors_seconds: list[tuple[float, float]] = []
+        self._cpu_seconds = 0.0
         kind = torch.device(device).type
         super().__init__(
             objective_sense="min",
-            solution_length=sum(p.numel() for p in net.parameters()),
+            solution_length=length,
             dtype=torch.float32,
             device="cpu" if self.actors_wanted else device,
             num_actors=self.actors_wanted,
@@ -67,27 +73,34 @@ class RobustLossProblem(Problem):
         self.manual_seed(seed)
 
     def _evaluate_batch(self, batch: SolutionBatch) -> None:
-        mini_batch = self._mini_batch()
-        if self._loss is None:
+        mini_batch, before = self._mini_batch().to(self._evaluates_on), time.process_time()
+        if self._objective is None:
             if self.is_remote:
                 torch.set_num_threads(self.threads)
-            self._loss = self._make_loss()
-        self._loss.restart()
+            self._objective = self._make_objective()
+        self._objective.restart()
         members = batch.access_values(keep_evals=True).to(self._evaluates_on)
         with torch.no_grad():
-            losses = self._loss(_to(mini_batch, self._evaluates_on), members)
-        self.spans = self._loss.spans
+            losses = self._objective(mini_batch, members)
+        self.spans = self._objective.spans
         batch.set_evals(losses.to(batch.device))
+        self._cpu_seconds = time.process_time() - before
 
     def _mini_batch(self) -> MiniBatch:
         if self.batch is None:
-            raise ValueError("batch: set RobustLossProblem.batch to a MiniBatch before evaluating")
-        return self.batch
+            raise ValueError("batch: set MembersProblem.batch to a MiniBatch before evaluating")
+        return self.batch if self.centre is None else replace(self.batch, centre=self.centre())
 
     @property
     def bounds_seconds(self) -> float:
-        """Time in the bounds of the last evaluation (of the slowest actor); waits for their end."""
-        return max(self._actors_seconds, default=sum(span.seconds() for span in self.spans))
+        """Time in the objective of the last evaluation (of the slowest actor); waits for its end."""
+        own = sum(span.seconds() for span in self.spans)
+        return max((seconds for seconds, _ in self._actors_seconds), default=own)
+
+    @property
+    def actors_cpu_seconds(self) -> float:
+        """CPU time that the actors spent on the last evaluation."""
+        return sum(cpu for _, cpu in self._actors_seconds)
 
     def seed(self, seed: int) -> None:
         """Called by evotorch 0.6.1 when an actor starts, though its own Problem has only ``manual_seed``."""
@@ -96,24 +109,20 @@ class RobustLossProblem(Problem):
     # evotorch's hooks that keep actors in step with the main process: the mini-batch out, the time back.
 
     def _make_sync_data_for_actors(self) -> MiniBatch:
-        return _to(self._mini_batch(), "cpu")
+        return self._mini_batch().to("cpu")
 
     def _use_sync_data_from_main(self, received: MiniBatch) -> None:
         self.batch = received
 
-    def _make_sync_data_for_main(self) -> float:
-        return self.bounds_seconds
+    def _make_sync_data_for_main(self) -> tuple[float, float]:
+        return self.bounds_seconds, self._cpu_seconds
 
-    def _use_sync_data_from_actors(self, received: list[float]) -> None:
+    def _use_sync_data_from_actors(self, received: list[tuple[float, float]]) -> None:
         self._actors_seconds = received
 
     @property
     def _nonserialized_attribs(self) -> list[str]:
-        return ["_loss", "batch", "spans"]
-
-
-def _to(batch: MiniBatch, device: str) -> MiniBatch:
-    return batch.to(device)
+        return ["_objective", "batch", "centre", "spans"]
 
 
 def from_actor(error: Exception) -> Exception:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from glsk.training import stopping
+from glsk import stopping
 
 _reapers: list["subprocess.Popen[bytes]"] = []
 """Held until this process ends: a reaper acts when its standard input closes."""
