@@ -55,7 +55,9 @@ def test_it_computes_what_the_network_computes(tmp_path, name, dtype):
     if dtype == torch.float32:
         run, rtol = onnxruntime.InferenceSession(content).run, 1e-4
     else:  # onnxruntime has no convolution of float64
-        run, rtol = ReferenceEvaluator(onnx.load_model_from_string(content)).run, 1e-6  # attributes are float32
+        model = onnx.load_model_from_string(content)
+        model.opset_import[0].version = 15  # in older sets the reference takes every BatchNorm to be in training
+        run, rtol = ReferenceEvaluator(model).run, 1e-6  # attributes are float32
     x = torch.rand(4, *shape, dtype=dtype)
     with torch.no_grad():
         expected = net(x).flatten(1)
