@@ -8,6 +8,11 @@
 #include <cstdint>
 #include <cstring>
 
+// Bounds that overflow are found by NaN and infinity; docs/soundness.md needs them too.
+#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#error "glsk must not be compiled with -ffast-math or -ffinite-math-only"
+#endif
+
 #if defined(__AVX512F__)
 #define GLSK_VECTOR_BYTES 64
 #define GLSK_VECTOR_REGISTERS 32

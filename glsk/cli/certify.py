@@ -31,8 +31,8 @@ def certify(
 ) -> None:
     """Natural, PGD-adversarial and certified accuracy of a network on test images.
 
-    Certified means: the lower bounds of all margins on the eps-ball, in float64, exceed 1e-9 of the largest logit (or
-    1e-9). That is about the network in exact arithmetic; rounding is left a wide margin, but is not bounded rigorously.
+    Certified means, in float64: in real arithmetic all margins of the network as stored are above 0 on the eps-ball;
+    what rounding can have added to their lower bounds is bounded and taken off first.
     """
     import glsk
     from glsk.verify import evaluate, evaluation_table

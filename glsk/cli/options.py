@@ -19,7 +19,7 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda, or one of several G
 Threads = Annotated[int | None, typer.Option(help="CPU threads; 0 leaves PyTorch's default.", min=0, max=4096)]
 Dtype = Annotated[
     str,
-    typer.Option(help="float64 decides far above its rounding; float32 is an estimate (rounding may certify wrongly)."),
+    typer.Option(help="float64 allows for its rounding; float32 is an estimate (rounding may certify wrongly)."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 

@@ -27,7 +27,7 @@ class Evaluation:
         eps: perturbation size, in data units.
         natural: classified correctly.
         adversarial: still correct under PGD (an upper bound of the robust accuracy); None where none was measured.
-        certified: method -> share with every margin's lower bound above the threshold (a lower bound of it).
+        certified: method -> share with every margin's lower bound above 0 (a lower bound of it).
         contradictions: samples that a method certified although PGD broke them. In float64 that is an error, so 0; in
             float32 it happens at margins of 0 but for rounding.
     """
@@ -63,9 +63,9 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a copy of ``net``, which itself is left as it is.
 
-    What "certified" says: every margin's lower bound, computed in ``dtype``, is above :func:`threshold`. The verdict is
-    about the network in exact arithmetic. Rounding is not bounded rigorously; the float64 threshold is chosen far above
-    it. A verdict of float32 is an estimate, good enough to watch a training run.
+    What "certified" says in float64: in real arithmetic every margin of the network as stored is above 0 on the whole
+    ball, whatever rounding did to the bounds (``docs/soundness.md``). A verdict of float32 is an estimate, good enough
+    to watch a training run.
 
     In float64 the predictions, the check of every adversarial point and every certified sample's bounds are float64's;
     float32 only searches for adversarial points, and tells which samples are clearly not certified.
@@ -76,7 +76,7 @@ def evaluate(
         y: labels [N].
         eps: L-infinity radius, in data units.
         methods: relaxations, each counted once whatever it is called; a sample counts as certified by a method iff all
-            its margins' lower bounds exceed the threshold.
+            its margins' lower bounds are above 0.
         num_classes: K.
         attack_steps: of PGD on the margin loss.
         attack_restarts: of PGD; 0 leaves the attack out, and ``adversarial`` is None.
@@ -123,7 +123,7 @@ def evaluate(
             holds = torch.zeros_like(correct)
             if len(rows):
                 lower = lower_margins(deciding, images[rows], labels[rows], backend=decides, **query)
-                holds[rows] = certified_rows(lower, logits[rows])
+                holds[rows] = certified_rows(lower)
             certified[name] += int(holds.sum())
             proved |= holds
         broken = proved & ~robust
@@ -151,15 +151,13 @@ def certify_batch(
     backend: str = "auto",
     clip: tuple[float, float] = (0.0, 1.0),
 ) -> Tensor:
-    """Which samples [B] (bool) have every margin f_y - f_j bounded above :func:`threshold` on their clipped eps-ball.
+    """Which samples [B] (bool) have every margin f_y - f_j bounded above 0 on their clipped eps-ball.
 
-    Decided in x's dtype, which the weights must have; float64's verdicts are the ones to report. Products have the
+    Decided in x's dtype, which the weights must have; float64's verdicts hold in real arithmetic. Products have the
     accuracy of float32 at least, whatever has been chosen by :func:`glsk.precision.set_precision`.
     """
-    with torch.no_grad():
-        logits = bounded.net(x)
     lower = lower_margins(bounded, x, y, eps=eps, method=method, num_classes=num_classes, backend=backend, clip=clip)
-    return certified_rows(lower, logits)
+    return certified_rows(lower)
 
 
 def _check(

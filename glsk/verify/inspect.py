@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import glsk
 from glsk.errors import NumericalError
 from glsk.precision import accurate
-from glsk.verify.margins import certified_rows
+from glsk.verify.margins import certified_rows, lower_margins
 
 
 def inspect_sample(
@@ -56,6 +56,8 @@ def inspect_sample(
         box: dict[str, Any] = {"eps": eps, "clip": clip, "method": name, "backend": backend}
         lower, upper = bounded.compute_bounds(x[None], C=margins, **box)
         inner = bounded.intermediate_bounds(x[None], **box)
+        query: dict[str, Any] = {"eps": eps, "method": name, "num_classes": num_classes, "backend": backend}
+        certified = bool(certified_rows(lower_margins(bounded, x[None], label, clip=clip, **query)))
     assert upper is not None
     values = margins[0] @ logits
     others = [j for j in range(num_classes) if j != y]
@@ -64,7 +66,7 @@ def inspect_sample(
         "prediction": int(logits.argmax()),
         "eps": eps,
         "method": name,
-        "certified": bool(certified_rows(lower, logits[None])),
+        "certified": certified,
         "margins": [
             {"class": j, "lower": float(low), "value": float(value), "upper": float(up)}
             for j, low, value, up in zip(others, lower[0], values, upper[0], strict=True)

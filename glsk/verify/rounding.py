@@ -46,17 +46,16 @@ class Rounding:
 
     Args:
         bounded: the network, whose own weights are float64.
-        x_L, x_U: the boxes that are bounded, [B, *input_shape], float64, in data units. They count as exact: see
+        x_L, x_U: the boxes that are bounded, [I, *input_shape], float64, in data units. They count as exact: see
             :func:`outward_ball` for an epsilon-ball.
-        intermediate: bounds of hidden units that have not come of this network and box by glsk, as ``compute_bounds``
-            takes them ([B, n] each): they may be wider than any that glsk computes.
-        widened: say that every hidden bound from which lines are made has been moved outward by :meth:`hidden`. Then
-            nothing of it is carried along, and the slack is less.
+        intermediate: of some layers, by name, bounds [I, n] that hold all those from which lines are made. The slack is
+            less where they are known, and must be given where they may be wider than any that glsk computes.
 
     Raises:
         ValueError: float32, or an empty box.
     """
 
+    @torch.no_grad()
     def __init__(
         self,
         bounded: "BoundedModule",
@@ -64,72 +63,77 @@ class Rounding:
         x_U: Tensor,
         *,
         intermediate: Mapping[str, tuple[Tensor, Tensor]] | None = None,
-        widened: bool = False,
     ) -> None:
         chain = bounded.chain
         if x_L.dtype != torch.float64:
             raise ValueError(f"x_L: rounding is bounded in float64 only, got {x_L.dtype}")
-        with torch.no_grad():
-            lower, upper = box.resolve(chain, None, None, None, x_L, x_U, check_finite=True)
-            named = population.resolve(chain, bounded.net, None)
-            weights = population.assemble(chain, named)
-            if weights.weights[0].dtype != torch.float64:
-                raise ValueError(f"the network is {weights.weights[0].dtype}; rounding is bounded in float64 only")
-            self._steps = steps(chain.geometry)
-            self._gamma = gamma(3 * self._steps)
-            self._hidden: list[Tensor] = []
-            size = torch.maximum(lower.abs(), upper.abs())[None] + TINY
-            carried = size * (0 if chain.normalize is None else 4 * UNIT)
-            self._units = size.sum(2)
-            for k, layer in enumerate(chain.layers):
-                weight = weights.weights[k].abs() + TINY
-                bias = weights.biases[k].abs() + _shift(layer, named) + TINY
-                moved = affine.forward(torch.cat((size, carried), dim=1), weight, layer.geometry) * GROWTH
-                size, carried = moved.chunk(2, dim=1)
-                size = (size + affine.per_unit(bias, layer.geometry)[:, None]) * GROWTH
-                self._last = size, carried
-                if k == len(chain.layers) - 1:
-                    break
-                self._units = self._units + size.sum(2)
-                error = self._error(size, carried)
-                self._hidden.append(error)
-                carried = carried + (0 if widened else error)
-                if layer.geometry.relu:
-                    carried = carried + LINE_STEPS * UNIT * size
-                    size = size + torch.maximum(size + error, _intercept(intermediate, layer, size))
+        lower, upper = box.resolve(chain, None, None, None, x_L, x_U, check_finite=True)
+        named = population.resolve(chain, bounded.net, None)
+        weights = population.assemble(chain, named)
+        if weights.weights[0].dtype != torch.float64:
+            raise ValueError(f"the network is {weights.weights[0].dtype}; rounding is bounded in float64 only")
+        self._steps = steps(chain.geometry)
+        self._gamma = gamma(3 * self._steps)
+        self._hidden: list[Tensor] = []
+        size = torch.maximum(lower.abs(), upper.abs()) + TINY
+        # What the inputs of a layer are off by, as rows of it see them: for any hidden bounds, and for widened ones.
+        carried = widened = size * (0 if chain.normalize is None else 4 * UNIT)
+        self._units = size.sum(1, keepdim=True)
+        for k, layer in enumerate(chain.layers):
+            weight = weights.weights[k].abs() + TINY
+            bias = affine.per_unit(weights.biases[k].abs() + _shift(layer, named) + TINY, layer.geometry)
+            moved = affine.forward(torch.stack((size, carried, widened)).flatten(0, 1)[None], weight, layer.geometry)
+            size, carried, widened = (moved[0] * GROWTH).unflatten(0, (3, -1))
+            size = (size + bias) * GROWTH
+            self._last = size, carried, widened
+            if k == len(chain.layers) - 1:
+                break
+            self._units = self._units + size.sum(1, keepdim=True)
+            error = self._error(size, carried)
+            self._hidden.append(error)
+            carried = carried + error
+            if layer.geometry.relu:
+                line = LINE_STEPS * UNIT * size
+                carried, widened = carried + line, widened + line
+                size = _activated(size, error, layer, intermediate)
 
     def hidden(self, k: int) -> Tensor:
-        """[B, n]: a computed bound of the pre-activations of affine layer k less this, or plus, holds exactly."""
-        return _total(self._hidden[k][0])
+        """[I, n]: a computed bound of the outputs of affine layer k, moved outward by this, holds exactly."""
+        return _total(self._hidden[k])
 
-    def rows(self, C: Tensor, multipliers: Tensor | None = None, constant: Tensor | None = None) -> Tensor:
-        """[B, S]: a computed lower bound of C f(x) (+ constant) less this holds exactly.
+    def packed(self) -> Tensor:
+        """[I, U]: :meth:`hidden` of every affine layer but the last, one after the other."""
+        return torch.cat([self.hidden(k) for k in range(len(self._hidden))], dim=1)
+
+    @torch.no_grad()
+    def rows(
+        self,
+        C: Tensor,
+        *,
+        index: Tensor | None = None,
+        multipliers: Tensor | None = None,
+        widened: bool = False,
+    ) -> Tensor:
+        """[B, S]: a computed lower bound of C f(x), less this, holds exactly; the subtraction's own rounding is in it.
 
         Args:
             C: [B, S, K] or [S, K], float64.
+            index: the box of each of the B, int64 [B]; None: B = I.
             multipliers: [B, S], where a bound has multipliers beta of split units: the sum of |beta| times
-                :meth:`hidden` of the unit.
-            constant: [B, S] or what broadcasts with it: added to the bound afterwards.
+                :meth:`packed` of the unit.
+            widened: that every hidden bound from which lines were made had been moved outward by :meth:`hidden`. Then
+                nothing of that is carried along.
         """
-        size, carried = (part[0][:, None] for part in self._last)
+        size, carried = (part if index is None else part[index] for part in self._last[:: 2 if widened else 1][:2])
         rows = C.to(size).abs() + TINY
-        total_size = (rows * size).sum(-1) * GROWTH
-        slack = self._error(total_size[None], (rows * carried).sum(-1)[None] * GROWTH)[0]
-        if multipliers is not None:
-            slack = slack + multipliers * GROWTH
-        if constant is not None:
-            slack = slack + 4 * UNIT * (total_size + slack + constant.abs())
-        return _total(slack * GROWTH)
+        total, moved = ((rows * part[:, None]).sum(-1) * GROWTH for part in (size, carried))
+        slack = self._error(total, moved, index)
+        return _total((slack if multipliers is None else slack + multipliers) * GROWTH)
 
-    def _error(self, size: Tensor, carried: Tensor) -> Tensor:
-        """What a pass is off by at rows of this magnitude, and of these carried errors: [1, B, n]."""
-        underflow = SMALL * self._steps * (1 + self._units)
-        return (carried + self._gamma * size + underflow[..., None]) * GROWTH
-
-
-def certified(lower: Tensor, slack: Tensor) -> Tensor:
-    """Where a computed lower bound proves that the exact one is above 0; nothing that is not finite does."""
-    return (lower > slack) & lower.isfinite() & slack.isfinite()
+    def _error(self, size: Tensor, carried: Tensor, index: Tensor | None = None) -> Tensor:
+        """What a pass is off by at rows of this magnitude, and of these carried errors: [B, n]."""
+        units = self._units if index is None else self._units[index]
+        return (carried + self._gamma * size + SMALL * self._steps * (1 + units)) * GROWTH
 
 
 def outward_ball(x: Tensor, eps: float | Tensor, clip: tuple[float, float] | None = None) -> tuple[Tensor, Tensor]:
@@ -169,12 +173,19 @@ def _shift(layer: Affine, named: Mapping[str, Tensor]) -> Tensor | float:
     return 0.0 if norm is None or norm.bias is None else 2 * named[norm.bias].abs()
 
 
-def _intercept(given: Mapping[str, tuple[Tensor, Tensor]] | None, layer: Affine, like: Tensor) -> Tensor:
-    """The most that an upper line's intercept can be, -l u / (u - l), by bounds from outside: [1, B, n]."""
+def _activated(size: Tensor, error: Tensor, layer: Affine, given: Mapping[str, tuple[Tensor, Tensor]] | None) -> Tensor:
+    """The magnitude of an activation's output and of its lines' terms, slope times input and intercept: [I, n].
+
+    An upper line's intercept is -l u / (u - l), at most the smaller of |l| and u.
+    """
     if given is None or layer.name not in given:
-        return torch.zeros_like(like)
-    lower, upper = (end.reshape(like.shape) for end in given[layer.name])
-    return torch.minimum(lower.abs(), upper.abs()) * GROWTH
+        return (2 * size + error) * GROWTH
+    lower, upper = given[layer.name]
+    unstable = (lower < 0) & (upper > 0)
+    intercept = torch.where(unstable, torch.minimum(lower.abs(), upper.abs()), 0)
+    inactive = upper + 2 * error < 0  # truly: even a split that says otherwise is then one that no input meets
+    slope = torch.where(inactive, layer.leak + 8 * UNIT, 1.0)
+    return (slope * size + intercept + error) * GROWTH
 
 
 def _total(slack: Tensor) -> Tensor:
