@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from glsk.arguments import describe, whole_number
 from glsk.input_shape import read_input_shape
 from glsk.layers import Normalize
+from glsk.own_network import is_reference, own_layers
 
 
 def cnn3(input_shape: tuple[int, ...] = (1, 28, 28), num_classes: int = 10) -> list[nn.Module]:
@@ -48,6 +49,15 @@ MODELS: dict[str, Callable[[tuple[int, ...], int], list[nn.Module]]] = {"cnn3": 
 """Name -> layers for an input shape (C, H, W) and a number of classes."""
 
 
+def layers_of(name: str) -> Callable[[tuple[int, ...], int], list[nn.Module]]:
+    """What makes the layers of a network of :data:`MODELS`, any case, or of ``file.py:function``. Raises ValueError."""
+    if is_reference(name):
+        return own_layers(name)
+    if name.lower() not in MODELS:
+        raise ValueError(f"model: unknown {describe(name)}; known: {', '.join(MODELS)}, file.py:function")
+    return MODELS[name.lower()]
+
+
 def build(
     name: str,
     input_shape: tuple[int, ...] = (1, 28, 28),
@@ -61,10 +71,11 @@ def build(
     """A network with fresh weights, biases 0.
 
     Args:
-        name: "cnn3" or "cnn5", any case.
+        name: "cnn3" or "cnn5", any case, or ``file.py:function``: the file is executed, and the function, called with
+            ``input_shape`` and ``num_classes``, returns an ``nn.Sequential``, whose weights are drawn afresh.
         input_shape: (C, H, W) of one image.
         num_classes: K, the number of logits.
-        mean: per-channel mean; with it (and ``std``) a :class:`glsk.Normalize` comes first.
+        mean: per-channel mean; with it (and ``std``) a :class:`glsk.Normalize` comes first, if none does already.
         std: per-channel standard deviation.
         seed: of the initial weights; the global generator is left alone.
         initialisation: a name of :data:`INITIALISATIONS`.
@@ -83,8 +94,7 @@ def build(
     seed = whole_number("seed", seed, 0)
     if seed >= 1 << 64:
         raise ValueError(f"seed: expected at most 64 bits, got {describe(seed)}")
-    if name.lower() not in MODELS:
-        raise ValueError(f"model: unknown {describe(name)}; known: {', '.join(MODELS)}")
+    make = layers_of(name)
     if (mean is None) != (std is None):
         raise ValueError("model: mean and std come together")
     shape = read_input_shape(input_shape)
@@ -94,8 +104,10 @@ def build(
     if head and head[0].mean.numel() not in (1, shape[0]):
         raise ValueError(f"model: mean and std have {head[0].mean.numel()} channels, the input has {shape[0]}")
     with torch.random.fork_rng(devices=[]):  # layers draw default weights when built
-        layers = MODELS[name.lower()](shape, num_classes)
+        layers = make(shape, num_classes)
     initialise(layers, seed, initialisation)
+    if isinstance(layers[0], Normalize):
+        head = []
     return nn.Sequential(*head, *layers)
 
 
@@ -126,7 +138,7 @@ def initialise(layers: Sequence[nn.Module], seed: int, initialisation: str = "ka
     if initialisation not in INITIALISATIONS:
         raise ValueError(f"initialisation: unknown {initialisation!r:.50}; known: {', '.join(INITIALISATIONS)}")
     generator = torch.Generator().manual_seed(seed)
-    for layer in layers:
+    for layer in nn.Sequential(*layers).modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             with torch.no_grad():
                 INITIALISATIONS[initialisation](layer.weight, generator)

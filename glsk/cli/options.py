@@ -9,8 +9,10 @@ import typer
 if TYPE_CHECKING:
     import torch
 
-Weights = Annotated[Path, typer.Argument(help="Weights or checkpoint, safetensors.")]
-Model = Annotated[str | None, typer.Option(help="cnn3 or cnn5, if the file does not say.")]
+Weights = Annotated[
+    Path, typer.Argument(help="Weights or checkpoint (safetensors, or a PyTorch state dict), or an ONNX network.")
+]
+Model = Annotated[str | None, typer.Option(help="cnn3, cnn5 or file.py:function, if the file does not say.")]
 Dataset = Annotated[str | None, typer.Option(help="Default: the one the file names.")]
 Data = Annotated[str | None, typer.Option("--data", help="Folder with the data files, or an .npz. Else $GLSK_DATA.")]
 Eps = Annotated[str | None, typer.Option(help="Default: the one the file names, else 0.1.")]

@@ -27,7 +27,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     data: Data = None,
     dataset: Annotated[str | None, typer.Option(help="mnist-5k, mnist, cifar10 or an .npz file.")] = None,
-    model: Annotated[str | None, typer.Option(help="cnn3 or cnn5.")] = None,
+    model: Annotated[str | None, typer.Option(help="cnn3, cnn5 or file.py:function.")] = None,
     eps: Annotated[str | None, typer.Option(help="Perturbation size, such as 0.1 or 2/255.")] = None,
     train_eps: Annotated[str | None, typer.Option(help=f"{_LAST}perturbation size, if not --eps.")] = None,
     epochs: Annotated[int | None, typer.Option(help=f"{_LAST}epochs.")] = None,

@@ -2,6 +2,7 @@
 
 from glsk.formats.onnx_in import OnnxNetwork, read_onnx
 from glsk.formats.onnx_out import onnx_bytes
+from glsk.formats.state_dict import read_state_dict
 from glsk.formats.vnnlib import parse_vnnlib, read_vnnlib
 from glsk.formats.vnnlib_out import format_counterexample, format_vnnlib
 
@@ -12,5 +13,6 @@ __all__ = [
     "onnx_bytes",
     "parse_vnnlib",
     "read_onnx",
+    "read_state_dict",
     "read_vnnlib",
 ]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from glsk import models
 from glsk.arguments import printable
 from glsk.errors import CheckpointError
+from glsk.own_network import is_reference
 
 _LARGEST_SIDE = 1 << 12  # pixels; keeps the products of shapes far from overflow
 
@@ -21,7 +22,7 @@ class Description:
     """What a weights file says about itself.
 
     Attributes:
-        model: name in :data:`glsk.models.MODELS`.
+        model: a name of :data:`glsk.models.MODELS`, or ``file.py:function``.
         dataset: the set it was trained on.
         input_shape: (C, H, W).
         num_classes: K.
@@ -41,9 +42,9 @@ def describe(path: Path, values: Any) -> Description:
     missing = wanted if not isinstance(values, dict) else [name for name in wanted if name not in values]
     if missing:
         raise CheckpointError(f"{path}: corrupt (its description lacks {', '.join(missing)})")
-    shape, classes, eps = values["input_shape"], values["num_classes"], values["eps"]
+    model, shape, classes, eps = (values[name] for name in ("model", "input_shape", "num_classes", "eps"))
     checks = {
-        "model": isinstance(values["model"], str) and values["model"].lower() in models.MODELS,
+        "model": isinstance(model, str) and (model.lower() in models.MODELS or is_reference(model)),
         "dataset": isinstance(values["dataset"], str),
         "input_shape": isinstance(shape, list)
         and len(shape) == 3
@@ -66,12 +67,9 @@ def check_fit(
         CheckpointError: naming the file, if the network has other tensors.
     """
     head = "0.mean" in tensors
-    first = tensors.get("1.weight" if head else "0.weight")
-    colour = first is not None and first.dim() == 4 and first.shape[1] == 3
-    shape = description.input_shape if description else (3, 32, 32) if colour else (1, 28, 28)
+    shape, num_classes = sizes_of(tensors, description)
     biases = [value for name, value in tensors.items() if name.endswith(".bias")]
     outputs = {int(value.numel()) for value in biases}  # K is one of these, whatever the order of the names
-    num_classes = description.num_classes if description else _outputs(tensors)
     if num_classes not in outputs:
         raise CheckpointError(f"{path}: does not fit {model} (no layer with the {num_classes} outputs of its classes)")
     try:
@@ -92,11 +90,20 @@ def check_fit(
     return shape, num_classes
 
 
+def sizes_of(tensors: Mapping[str, Tensor], description: Description | None) -> tuple[tuple[int, ...], int]:
+    """(C, H, W) and K as the file describes them; else MNIST's (CIFAR's of three channels), and the last layer's."""
+    if description is not None:
+        return description.input_shape, description.num_classes
+    first = next((value for name, value in tensors.items() if name in ("0.weight", "1.weight")), None)
+    colour = first is not None and first.dim() == 4 and first.shape[1] == 3
+    return (3, 32, 32) if colour else (1, 28, 28), _outputs(tensors)
+
+
 def _outputs(tensors: Mapping[str, Tensor]) -> int:
     """K by the tensors alone: the outputs of the last layer."""
     last = max((int(n.split(".")[0]) for n in tensors if n.split(".")[0].isdecimal()), default=-1)
-    bias = tensors.get(f"{last}.bias")
-    return -1 if bias is None else bias.numel()
+    bias = tensors.get(f"{last}.bias", tensors.get(f"{last}.weight"))
+    return -1 if bias is None or bias.dim() == 0 else len(bias)
 
 
 def _say(shape: tuple[int, ...] | None) -> str:

@@ -13,9 +13,11 @@ import glsk
 from glsk import models
 from glsk.arguments import printable
 from glsk.errors import CheckpointError
+from glsk.formats.state_dict import read_state_dict
+from glsk.own_network import is_reference
 from glsk.training import checkpoint
 from glsk.training.atomic import write_bytes
-from glsk.training.description import Description, check_fit, describe
+from glsk.training.description import Description, check_fit, describe, sizes_of
 from glsk.training.digest import digest
 
 __all__ = ["Description", "load_weights", "save_weights"]
@@ -23,7 +25,6 @@ __all__ = ["Description", "load_weights", "save_weights"]
 _LOG = logging.getLogger(__name__)
 _NO_DIGEST = "glsk: note: %s: has no digest, so damage to it would go unnoticed"
 _PICKLES = (".pt", ".pth", ".pkl", ".bin", ".ckpt")
-_CONVERT = "convert it: safetensors.torch.save_file(net.state_dict(), 'weights.safetensors')"
 
 
 def save_weights(path: Path, net: nn.Module, description: Description) -> None:
@@ -45,16 +46,18 @@ def save_weights(path: Path, net: nn.Module, description: Description) -> None:
 
 
 def load_weights(path: Path, model: str | None = None) -> tuple[nn.Sequential, Description | None]:
-    """The network of a weights file, of a checkpoint, or of any safetensors state dict; float32, in eval mode.
+    """The network of a weights file, of a checkpoint, or of any state dict; float32, in eval mode.
 
     Every number of the header is held to the tensors' shapes before anything is built from it. A file with neither a
     digest nor a version of glsk (a plain state dict, or one that glsk wrote before it had digests) is loaded with a
     note in the log: damage to it would go unnoticed.
 
     Args:
-        path: the file.
+        path: the file: safetensors, or a state dict that ``torch.save`` wrote, of which only tensors are read and
+            nothing is executed.
         model: needed if the file does not name its network, which then is taken to be for MNIST, or for 3x32x32 images
-            if its first convolution has three channels.
+            if its first convolution has three channels; and if its network is ``file.py:function``, which is executed
+            on the caller's word alone.
 
     Raises:
         CheckpointError: naming the file, if it is missing, of another format, corrupt, does not match its digest, holds
@@ -62,13 +65,19 @@ def load_weights(path: Path, model: str | None = None) -> tuple[nn.Sequential, D
         ValueError: if the model is unknown, or neither given nor named by the file.
     """
     tensors, description = _read(path)
-    model = model or (description.model if description else None)
+    given, model = model is not None, model or (description.model if description else None)
     if model is None:
         raise ValueError(f"{path}: does not say which network it belongs to; name it with --model")
-    if model.lower() not in models.MODELS:
-        raise ValueError(f"model: unknown {model!r}; known: {', '.join(models.MODELS)}")
+    own = is_reference(model)
+    if own and not given:
+        raise ValueError(f"{path}: its network is {model!r:.200}, a program; if you trust it, name it with --model")
+    if not own and model.lower() not in models.MODELS:
+        raise ValueError(f"model: unknown {model!r}; known: {', '.join(models.MODELS)}, file.py:function")
     tensors = {name: _float32(value, f"{path}: {printable(name)}") for name, value in tensors.items()}
-    shape, num_classes = check_fit(path, tensors, model.lower(), description)
+    if own:
+        shape, num_classes = sizes_of(tensors, description)
+    else:
+        shape, num_classes = check_fit(path, tensors, model.lower(), description)
     mean, std = tensors.get("0.mean"), tensors.get("0.std")
     try:
         net = models.build(
@@ -86,7 +95,9 @@ def load_weights(path: Path, model: str | None = None) -> tuple[nn.Sequential, D
 
 def _read(path: Path) -> tuple[dict[str, Tensor], Description | None]:
     """The tensors of the network, vouched for by their digest, and what the file says of them."""
-    _refuse_other_formats(path)
+    if _format(path) == "torch":
+        _LOG.warning(_NO_DIGEST, path)
+        return read_state_dict(path), None
     tensors, metadata = checkpoint.read_safetensors(path)
     if "glsk_checkpoint" in metadata:
         found = checkpoint.read(path)
@@ -107,7 +118,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Description | None]:
     return tensors, describe(path, values)
 
 
-def _refuse_other_formats(path: Path) -> None:
+def _format(path: Path) -> str:
+    """ "torch" or "safetensors", by the name and the first bytes. Raises CheckpointError."""
     if path.is_dir():
         inside = path / "weights.safetensors"
         hint = f"give {inside}" if inside.is_file() else "give the .safetensors file in it"
@@ -121,11 +133,12 @@ def _refuse_other_formats(path: Path) -> None:
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
     if suffix in _PICKLES or (start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05"):
-        raise CheckpointError(f"{path}: a PyTorch file, which glsk does not unpickle; {_CONVERT}")
+        return "torch"
     if suffix == ".onnx":
-        raise CheckpointError(f"{path}: an ONNX file, not weights; load its network in PyTorch, and {_CONVERT}")
+        raise CheckpointError(f"{path}: an ONNX file, not weights; use glsk.formats.read_onnx")
     if suffix == ".npz" or start[:4] == b"PK\x03\x04":
-        raise CheckpointError(f"{path}: a zip archive (.npz or .pt), not weights; {_CONVERT}")
+        raise CheckpointError(f"{path}: a zip archive, not weights; name it .pt if it is a PyTorch file")
+    return "safetensors"
 
 
 def _float32(value: Tensor, source: str) -> Tensor:
