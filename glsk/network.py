@@ -52,7 +52,7 @@ class Affine:
     leak: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Chain:
     """A ReLU network as the bounds see it.
 
@@ -71,6 +71,11 @@ class Chain:
     parameter_shapes: dict[str, tuple[int, ...]]
     buffer_shapes: dict[str, tuple[int, ...]]
     normalize_names: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        from glsk.description import describe_chain  # which is about chains
+
+        return f"Chain({describe_chain(self)}\n)"
 
     @property
     def geometry(self) -> tuple[Geometry, ...]:

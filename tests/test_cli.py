@@ -123,6 +123,35 @@ def test_info_names_every_backend():
         assert name in result.stdout
 
 
+def test_info_as_json():
+    found = json.loads(invoke("info", "--json").stdout)
+    assert found["backends"]["reference"] is None
+    assert found["versions"]["torch"] == torch.__version__
+
+
+def test_a_list_is_repeated_or_has_commas(trained, data):
+    weights = trained[0] / "weights.safetensors"
+    once = ("certify", weights, "--data", data, "-n", 2, "--restarts", 0, "--json")
+    for given in (("--method", "IBP, DeepPoly"), ("--method", "IBP,hbox", "--method", "CROWN")):
+        found = json.loads(invoke(*once, *given).stdout)
+        assert {"IBP", "CROWN"} <= set(found["certified"]) <= {"IBP", "HBox", "CROWN"}
+
+
+def test_a_device_that_is_not_here_is_refused_by_every_command_that_computes(trained, data):
+    weights = trained[0] / "weights.safetensors"
+    for command in ("certify", "bounds"):
+        assert "device: unknown 'tpu'" in error(invoke(command, weights, "--data", data, "--device", "tpu"))
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shell_is_given_completions(shell):
+    words = {"_GLSK_COMPLETE": f"complete_{shell}", "COMP_WORDS": "glsk ce", "COMP_CWORD": "1"}
+    words |= {"_TYPER_COMPLETE_ARGS": "glsk ce", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    result = CliRunner().invoke(app, [], prog_name="glsk", env=words)
+    assert "certify" in result.output
+    assert "train" not in result.output
+
+
 def test_without_a_command_the_help_is_shown():
     result = CliRunner().invoke(app, [])
     assert "certify" in result.output

@@ -14,7 +14,6 @@ app = typer.Typer(
     cls=Group,
     help="Certified training of ReLU networks with PGPE and tight convex relaxations.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 

@@ -6,7 +6,23 @@ import typer
 
 from glsk.cli.errors import one_line_errors, say
 from glsk.cli.loading import load
-from glsk.cli.options import Backend, Data, Dataset, Device, Dtype, Eps, Json, Model, Threads, Weights, dtype_named
+from glsk.cli.options import (
+    Backend,
+    Data,
+    Dataset,
+    Device,
+    Dtype,
+    Eps,
+    Json,
+    Limit,
+    Methods,
+    Model,
+    Seed,
+    Threads,
+    Weights,
+    dtype_named,
+    listed,
+)
 from glsk.cli.output import show_json, show_tables
 
 
@@ -16,14 +32,14 @@ def certify(
     model: Model = None,
     dataset: Dataset = None,
     data: Data = None,
-    method: Annotated[list[str] | None, typer.Option(help="May be repeated; default all.")] = None,
+    method: Methods = None,
     eps: Eps = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", help="Test images; 0 for all.", min=0)] = 0,
+    limit: Limit = 0,
     attack_steps: Annotated[int, typer.Option(help="PGD steps.", min=0)] = 40,
     restarts: Annotated[int, typer.Option(help="PGD restarts; 0 for no attack.", min=0)] = 3,
     batch_size: Annotated[int, typer.Option(help="Samples at a time.", min=1)] = 256,
     dtype: Dtype = "float64",
-    seed: Annotated[int, typer.Option(help="Of the attack.")] = 0,
+    seed: Seed = 0,
     backend: Backend = None,
     device: Device = None,
     threads: Threads = None,
@@ -43,7 +59,7 @@ def certify(
         test.x_test[: limit or None],
         test.y_test[: limit or None],
         eps=size,
-        methods=method or glsk.methods(),
+        methods=listed(method) or glsk.methods(),
         num_classes=test.num_classes,
         attack_steps=attack_steps,
         attack_restarts=restarts,

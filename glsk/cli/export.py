@@ -7,7 +7,7 @@ import typer
 
 from glsk.cli.errors import one_line_errors, show
 from glsk.cli.loading import load
-from glsk.cli.options import Data, Dataset, Eps, Model, Weights
+from glsk.cli.options import Data, Dataset, Eps, Limit, Model, Weights
 
 
 @one_line_errors()
@@ -18,7 +18,7 @@ def export(
     dataset: Dataset = None,
     data: Data = None,
     eps: Eps = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", help="Test images; 0 for all.", min=0)] = 10,
+    limit: Limit = 10,
     first: Annotated[int, typer.Option(help="The first test image.", min=0)] = 0,
     timeout: Annotated[float, typer.Option(help="Seconds an instance, for instances.csv.", min=0)] = 120.0,
 ) -> None:

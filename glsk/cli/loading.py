@@ -1,15 +1,17 @@
 """What commands about trained networks read first."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glsk.cli.options import radius
+from glsk.cli.options import radius, set_threads
 
 if TYPE_CHECKING:
     from torch import nn
 
     from glsk.data import Dataset
+    from glsk.formats import OnnxNetwork
     from glsk.training.description import Description
 
 
@@ -17,15 +19,12 @@ def load(
     weights: Path, model: str | None, dataset: str | None, data: str | None, eps: str | None, threads: int | None
 ) -> "tuple[nn.Sequential, float, Dataset]":
     """The network, the perturbation size and the data set of a file of weights or of a network."""
-    import torch
-
     from glsk import BoundedModule
     from glsk.data import NAMES
     from glsk.data import load as load_dataset
 
     size = None if eps is None else radius(eps)
-    if threads:
-        torch.set_num_threads(threads)
+    set_threads(threads)
     net, description, shape = load_network(weights, model)
     named = description.dataset if description is not None and description.dataset in NAMES else "mnist-5k"
     test = load_dataset(dataset or named, data)
@@ -56,6 +55,22 @@ def load_network(path: Path, model: str | None) -> "tuple[nn.Sequential, Descrip
 
     net, description = load_weights(path, model)
     return net, description, description.input_shape if description else None
+
+
+def load_in_file_order(path: Path, model: str | None) -> "OnnxNetwork":
+    """The network of a file, and how its inputs lie there, which is how VNN-LIB numbers them."""
+    import torch
+
+    from glsk import BoundedModule
+    from glsk.formats import OnnxNetwork, read_onnx
+
+    if is_onnx(path) and model is None:
+        return read_onnx(path)
+    net, _, shape = load_network(path, model)
+    if shape is None:
+        raise ValueError(f"{path}: does not say what shape its network's input has")
+    outputs = BoundedModule(net, shape).chain.num_outputs
+    return OnnxNetwork(net, shape, (1, *shape), torch.arange(math.prod(shape)), outputs)
 
 
 def is_onnx(path: Path) -> bool:

@@ -23,7 +23,24 @@ Dtype = Annotated[
     str,
     typer.Option(help="float64 allows for its rounding; float32 is an estimate (rounding may certify wrongly)."),
 ]
+Seed = Annotated[int, typer.Option(help="Of everything random.")]
+Methods = Annotated[list[str] | None, typer.Option("--method", help="May be repeated, or a,b,c; default all.")]
+Method = Annotated[str, typer.Option(help="IBP, HBox, CROWN-IBP, CROWN (= DeepPoly), DeepZ or alpha-CROWN.")]
+Limit = Annotated[int, typer.Option("--limit", "-n", help="Test images; 0 for all.", min=0)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+
+def listed(values: list[str] | None) -> list[str]:
+    """The values of an option that is repeated, holds several between commas, or both."""
+    return [part.strip() for value in values or [] for part in value.split(",") if part.strip()]
+
+
+def set_threads(threads: int | None) -> None:
+    """The value of --threads becomes PyTorch's."""
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
 
 
 def radius(text: str) -> float:

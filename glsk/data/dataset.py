@@ -12,7 +12,7 @@ MAX_CLASSES = 1000
 """Labels lie below this (ImageNet's number of classes). More are a mistake, and the margins of K classes take K^2."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dataset:
     """Images in [0, 1] and their labels.
 
@@ -35,6 +35,10 @@ class Dataset:
     num_classes: int = 10
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+
+    def __repr__(self) -> str:
+        counts = f"{len(self.x_train)} training and {len(self.x_test)} test images"
+        return f"Dataset({self.name!r}: {counts} {list(self.input_shape)}, {self.num_classes} classes)"
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -47,7 +47,7 @@ def inspect_sample(
     """
     name = glsk.canonical_method(method)
     bounded = glsk.BoundedModule(net, tuple(x.shape))
-    label = torch.tensor([y])
+    label = torch.tensor([y], device=x.device)
     margins = glsk.margins(label, num_classes).to(x.dtype)
     with torch.no_grad(), accurate():
         logits = net(x[None])[0]
