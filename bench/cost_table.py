@@ -27,7 +27,7 @@ BEGIN, END = "<!-- written by python -m bench.cost_table -->", "<!-- end of what
 PRECISION = precision.TRAINING_DEFAULT
 
 TRITON_FROM = 4_000_000
-"""As in glsk/cuda.py, which cannot be imported where glsk._CUDA is not built."""
+"""As in glsk/backends/cuda_select.py, which cannot be imported where glsk._CUDA is not built."""
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def footprint(
         units = sum(layer.out_features for layer in layers[:-1])
         saved = SAVED * units * dtype.itemsize
         per_pair += saved + PENDING * units * dtype.itemsize
-        if not fused_gradient(backend):
+        if not backends.has_gradient(backend, "crown_pass"):
             per_pair += traced_bytes_per_pair(layers, rows, dtype.itemsize)
     if backend not in ("cuda", "triton"):
         return Footprint(0, per_pair, saved=saved)
@@ -95,11 +95,6 @@ def footprint(
     found = [backends.pass_workspace(backend, some, spec, device, dtype, gradient) for some, spec in passes]
     boxes = 4 * samples * layers[0].in_features * dtype.itemsize  # two, and what they are made from
     return Footprint(boxes, per_pair, Widest(tuple(found)), saved)
-
-
-def fused_gradient(backend: str) -> bool:
-    """Whether a pass's gradient needs no trace of the way down, as autograd through the reference does."""
-    return backend in ("cpu", "cuda")
 
 
 def traced_bytes_per_pair(layers: tuple[Geometry, ...], rows: int, itemsize: int) -> int:

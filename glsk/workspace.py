@@ -1,8 +1,4 @@
-"""What a backend's passes allocate beside bounds, and how much of it a call grants them.
-
-A backend whose passes need memory of their own has a function ``pass_workspace(layers, spec_rows, device, dtype)`` that
-says how much.
-"""
+"""What a backend's passes allocate beside bounds, and how much of it a call grants them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -76,16 +76,9 @@ def _granted(plan: Plan) -> int:
 
 
 def pass_workspace(
-    layers: tuple[Geometry, ...],
-    spec_rows: int | None,
-    device: torch.device,
-    dtype: torch.dtype,
-    backward: bool = False,
+    layers: tuple[Geometry, ...], spec_rows: int | None, device: torch.device, dtype: torch.dtype
 ) -> workspace.Workspace:
-    """What :func:`launch_pass` allocates for a two-sided pass; ``spec_rows``: rows of C, None for the last layer's.
-
-    Its gradient (``backward``) is the reference's, which needs no more of this.
-    """
+    """What :func:`launch_pass` allocates for a two-sided pass; ``spec_rows``: rows of C, None for the last layer's."""
     rows = layers[-1].out_features if spec_rows is None else spec_rows
     plan = make_plan(layers, spec_rows is not None, 2 * rows, config.target(config.capability(device)))
     inputs = layers[0].in_features

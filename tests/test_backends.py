@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import glsk
-from glsk import backends
+from glsk import backends, ops
 
 BOUNDED = glsk.BoundedModule(nn.Linear(3, 2), (3,))
 X = torch.rand(2, 3)
@@ -69,3 +69,10 @@ def test_an_unknown_backend_is_refused(name: str) -> None:
 def test_a_backend_is_a_string(name: object) -> None:
     with pytest.raises(TypeError, match="backend: expected a string"):
         BOUNDED.compute_bounds(X, eps=0.1, backend=name)
+
+
+@pytest.mark.parametrize("name", [n for n, reason in backends.available().items() if reason is None])
+def test_a_backend_says_which_ops_it_serves(name: str) -> None:
+    backends._BACKENDS[name].load()
+    assert backends._BACKENDS[name].ops == {op.name for op in ops.ALL if op.implemented(name)}
+    assert backends._BACKENDS[name].gradients == {op.name for op in ops.ALL if op.has_backward(name)}

@@ -37,7 +37,7 @@ def test_the_tables_are_up_to_date(command: tuple[str, ...]) -> None:
 def test_the_table_sends_passes_where_the_backend_does() -> None:
     of_backend, of_table = (
         re.search(r"^TRITON_FROM = (\S+)", (ROOT / path).read_text(), re.MULTILINE)[1]
-        for path in ("glsk/cuda.py", "bench/cost_table.py")
+        for path in ("glsk/backends/cuda_select.py", "bench/cost_table.py")
     )
     assert of_backend == of_table
 

@@ -1,4 +1,4 @@
-// The Python module glsk._CUDA: numbers and addresses in, launches out. Tensors are unpacked by glsk/cuda.py.
+// The Python module glsk._CUDA: numbers and addresses in, launches out. Tensors are unpacked by glsk/backends/cuda_views.py.
 #include <pybind11/functional.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -140,7 +140,7 @@ void run_ibp_backward(int device, Address stream, bool is_double, std::int64_t m
 }  // namespace
 
 PYBIND11_MODULE(_CUDA, module) {
-    module.doc() = "CUDA kernels of glsk; called by glsk.cuda with addresses of device memory.";
+    module.doc() = "CUDA kernels of glsk; called by glsk.backends.cuda_forward with addresses of device memory.";
     module.attr("max_layers") = glsk::cuda::MAX_LAYERS;
 
     py::class_<PassArguments>(module, "Pass", py::module_local())

@@ -1,5 +1,6 @@
 """The kernels of csrc/cuda, run on the CPU by the emulation."""
 
+import importlib
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -10,7 +11,7 @@ from tests.cuda import emulation
 
 @pytest.fixture(scope="module")
 def emulated() -> Iterator[tuple[ModuleType, emulation.Emulation]]:
-    """glsk.cuda over the emulated extension, as the ``cuda`` backend of CPU tensors."""
+    """The launchers over the emulated extension, as the ``cuda`` backend of CPU tensors."""
     if (reason := emulation.missing()) is not None:
         pytest.skip(reason)
     with emulation.installed(emulation.build()) as found:
@@ -20,6 +21,12 @@ def emulated() -> Iterator[tuple[ModuleType, emulation.Emulation]]:
 @pytest.fixture(scope="module")
 def launcher(emulated: tuple[ModuleType, emulation.Emulation]) -> ModuleType:
     return emulated[0]
+
+
+@pytest.fixture(scope="module")
+def backward(launcher: ModuleType) -> ModuleType:
+    """The launchers of the gradients."""
+    return importlib.import_module("glsk.backends.cuda_backward")
 
 
 @pytest.fixture

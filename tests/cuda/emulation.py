@@ -25,6 +25,9 @@ FLAGS = ["-std=c++17", "-O1", "-fPIC", "-DGLSK_EMULATE", "-Wall", "-Wextra", "-W
 
 SHARED_LIMIT = 227 << 10
 
+PARTS = ("views", "select", "workspace", "forward", "backward")
+"""Of the ``cuda`` backend, which hold on to the extension."""
+
 
 class Emulation:
     """The emulated extension and what tests may switch in it."""
@@ -83,9 +86,9 @@ def _run(command: list[str]) -> None:
 @contextmanager
 def installed(path: Path) -> Iterator[tuple[ModuleType, Emulation]]:
     """Within it, backend="cuda" runs the emulated kernels on CPU tensors; afterwards everything is as before."""
-    names = ("glsk._CUDA", "glsk.cuda", "glsk.cuda_backward")
+    names = ["glsk._CUDA", *(f"glsk.backends.cuda_{part}" for part in PARTS)]
     modules = {name: sys.modules.pop(name, None) for name in names}
-    attributes = {name: glsk.__dict__.pop(name, None) for name in ("_CUDA", "cuda", "cuda_backward")}
+    attributes = {name: vars(_owner(name)).pop(name.rpartition(".")[2], None) for name in names}
     registered = {op.name: (dict(op._implementations), dict(op._backwards)) for op in ops.ALL}
     entry = backends._BACKENDS["cuda"]
     try:
@@ -94,10 +97,10 @@ def installed(path: Path) -> Iterator[tuple[ModuleType, Emulation]]:
         native = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(native)
         sys.modules["glsk._CUDA"] = glsk._CUDA = native
-        launcher = importlib.import_module("glsk.cuda")
-        launcher._where = lambda tensor: (0, 0)
-        launcher._for_triton = lambda *_: False
-        launcher._multiprocessors = lambda _: 2
+        views, select, workspace, launcher, _ = (importlib.import_module(f"glsk.backends.cuda_{p}") for p in PARTS)
+        views.where = lambda tensor: (0, 0)
+        select.for_triton = lambda *_: False
+        workspace._multiprocessors = lambda _: 2
         backends._BACKENDS["cuda"] = replace(entry, why_missing=lambda: None, devices=("cpu",))
         _forget()
         yield launcher, Emulation(path)
@@ -113,9 +116,14 @@ def installed(path: Path) -> Iterator[tuple[ModuleType, Emulation]]:
             if modules[name] is not None:
                 sys.modules[name] = modules[name]
         for name, value in attributes.items():
-            glsk.__dict__.pop(name, None)
+            vars(_owner(name)).pop(name.rpartition(".")[2], None)
             if value is not None:
-                setattr(glsk, name, value)
+                setattr(_owner(name), name.rpartition(".")[2], value)
+
+
+def _owner(name: str) -> ModuleType:
+    """The package that a module is an attribute of."""
+    return sys.modules[name.rpartition(".")[0]]
 
 
 def _forget() -> None:

@@ -77,7 +77,7 @@ class Problem:
             x_L = -x_U
         none = [x_L.new_empty(0)] * len(lowers)
         rule, leaks = "mask" if hbox else "adaptive", [0.0] * len(weights)
-        found = launcher._pass(
+        found = launcher.run_pass(
             *(x_L, x_U, weights, biases, lowers, uppers, none, C, known),
             *(encode(self.layers), leaks, rule, signs, variant),
         )

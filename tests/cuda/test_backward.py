@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 import glsk
-from glsk import models, ops
+from glsk import backends, models, ops
 from glsk.geometry import Geometry, encode, linear
 from tests.cuda.emulation import Emulation
 from tests.cuda.lines import RULES, pass_by_lines
@@ -23,11 +23,6 @@ from tests.support import scale
 DTYPES = (torch.float32, torch.float64)
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
 Operands = list[Any]
-
-
-@pytest.fixture(scope="module")
-def backward(launcher: ModuleType) -> ModuleType:
-    return launcher.cuda_backward
 
 
 def tensors(values: Operands) -> list[Tensor]:
@@ -238,10 +233,10 @@ def test_the_workspace_is_counted(
 ) -> None:
     layers = chain((1, 5, 4), [(2, 3, 1, 1), (3, 2, 2, 0)], 4 if rows else None)
     cpu = torch.device("cpu")
-    counted = launcher.pass_workspace(tuple(layers), rows, cpu, dtype, backward=True)
-    assert counted.scratch(6) >= launcher.pass_workspace(tuple(layers), rows, cpu, dtype).scratch(6)
+    counted = backends.pass_workspace("cuda", tuple(layers), rows, cpu, dtype, backward=True)
+    assert counted.scratch(6) >= backends.pass_workspace("cuda", tuple(layers), rows, cpu, dtype).scratch(6)
     allocated: list[int] = []
-    empty = launcher._empty
+    empty = launcher.cuda.empty
 
     def record(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         allocated.extend(shape if dtype == torch.uint8 else ())
@@ -250,7 +245,7 @@ def test_the_workspace_is_counted(
     case = problem(layers, members=pairs[0], samples=pairs[1], rows=rows)
     values = [*operands(case, None, dtype), encode(layers), [0.0] * len(layers), "adaptive", True]
     grads = upstream(values, 0.01)
-    monkeypatch.setattr(launcher, "_empty", record)
+    monkeypatch.setattr(launcher.cuda, "empty", record)
     backward.crown_pass(values, (), grads, [True] * len(tensors(values)))
     (size,) = allocated
     assert size <= counted.scratch(pairs[0] * pairs[1])

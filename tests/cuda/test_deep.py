@@ -1,5 +1,6 @@
 """The deep kernel, emulated, against the float64 reference: every kind of row, shape and layout it serves."""
 
+import importlib
 import math
 from types import ModuleType
 
@@ -9,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from bench import cost_cuda
+from glsk import backends
 from glsk.geometry import Geometry, linear
 from glsk.precision import using_precision
 from tests.cuda.emulation import Emulation
@@ -264,8 +266,9 @@ def test_its_workspace_is_counted(launcher: ModuleType, device: Emulation) -> No
     layers = tuple(chain(*CNN5, 512))
     for chosen in ("bf16x3", "tf32x3"):
         with using_precision(chosen):
-            counted = launcher.pass_workspace(layers, None, torch.device("cpu"), torch.float32)
-            wanted = launcher._CUDA.deep_workspace(0, launcher._arguments(layers, 512, False, torch.float32, 1 << 30))
+            counted = backends.pass_workspace("cuda", layers, None, torch.device("cpu"), torch.float32)
+            counting = importlib.import_module("glsk.backends.cuda_workspace")
+            wanted = launcher._CUDA.deep_workspace(0, counting.of_shape(layers, 512, False, torch.float32, 1 << 30))
             assert wanted > 0
             assert (counted.scratch(1) == wanted) == (chosen == "bf16x3")
 
@@ -277,13 +280,13 @@ def test_the_cost_model_knows_the_layout(
 ) -> None:
     """The kernel asks for the memory it says, given as much shared memory as it says and not a byte less."""
     made: list[int] = []
-    empty = launcher._empty
+    empty = launcher.cuda.empty
 
     def recorded(like: torch.Tensor, *shape: int, dtype: torch.dtype | None = None) -> torch.Tensor:
         made.extend(shape if dtype else ())
         return empty(like, *shape, dtype=dtype)
 
-    monkeypatch.setattr(launcher, "_empty", recorded)
+    monkeypatch.setattr(launcher.cuda, "empty", recorded)
     layers = chain(CNN5[0], CNN5[1] if outputs else [*CNN5[1][:2], (1, 4, 2, 1)], outputs)
     given_ = problem(layers, members=1, samples=1)
     where = cost_cuda.layout(layers, limit << 10)

@@ -70,9 +70,9 @@ def query(members: int, samples: int, dtype: torch.dtype = torch.float32) -> tup
 @pytest.fixture(scope="module")
 def launcher() -> object:
     backends.resolve("cuda", torch.device("cuda", 0), torch.float32)
-    from glsk import cuda
+    from glsk.backends import cuda_forward
 
-    return cuda
+    return cuda_forward
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -271,7 +271,7 @@ def test_nothing_waits_for_the_device(method: str, backend: str) -> None:
 def test_out_of_memory_says_what_to_do(launcher: object) -> None:
     total = torch.cuda.mem_get_info()[1]
     with pytest.raises(torch.cuda.OutOfMemoryError) as caught:
-        launcher._empty(torch.empty(0, device="cuda"), 4 * total)
+        launcher.cuda.empty(torch.empty(0, device="cuda"), 4 * total)
     assert "memory_limit" in "".join(caught.value.__notes__)
 
 

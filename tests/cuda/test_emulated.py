@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from torch import Tensor
 
 import glsk
-from glsk import models, ops
+from glsk import backends, models, ops
 from glsk.geometry import Geometry, encode
 from glsk.precision import using_precision
 from tests.chains import Case, cases, near_kink
@@ -329,16 +329,16 @@ def test_the_general_kernels_workspace_is_counted(
 ) -> None:
     image, convs = SMALL
     layers = tuple(chain(image, [*convs, (4, 3, 1, 1)], outputs=None if rows is None else 6))
-    counted = launcher.pass_workspace(layers, rows, torch.device("cpu"), dtype)
+    counted = backends.pass_workspace("cuda", layers, rows, torch.device("cpu"), dtype)
     assert not counted.scalable
     allocated = []
-    empty = launcher._empty
+    empty = launcher.cuda.empty
 
     def record(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         allocated.extend(shape if dtype == torch.uint8 else ())
         return empty(like, *shape, dtype=dtype)
 
-    monkeypatch.setattr(launcher, "_empty", record)
+    monkeypatch.setattr(launcher.cuda, "empty", record)
     case = problem(list(layers), members=pairs[0], samples=pairs[1], rows=rows)
     for signs, hbox in SIDES:
         case.run(launcher, signs, hbox, "general", dtype)
@@ -351,12 +351,17 @@ def test_the_general_kernels_workspace_is_counted(
 def test_a_kernel_on_chip_needs_no_workspace(launcher: ModuleType) -> None:
     geometry = glsk.BoundedModule(models.build("cnn3"), (1, 28, 28)).chain.geometry
     cpu = torch.device("cpu")
-    assert launcher.pass_workspace(geometry[:2], None, cpu, torch.float32).scratch(1000) == 0
-    assert launcher.pass_workspace(geometry[:2], None, cpu, torch.float64).scratch(1000) > 0
-    assert launcher.pass_workspace(geometry, 9, cpu, torch.float32).scratch(1000) == 0
+    assert backends.pass_workspace("cuda", geometry[:2], None, cpu, torch.float32).scratch(1000) == 0
+    assert backends.pass_workspace("cuda", geometry[:2], None, cpu, torch.float64).scratch(1000) > 0
+    assert backends.pass_workspace("cuda", geometry, 9, cpu, torch.float32).scratch(1000) == 0
 
 
 def test_a_limit_below_the_general_kernels_workspace_is_refused(launcher: ModuleType) -> None:
     bounded = glsk.BoundedModule(models.build("cnn5"), (1, 28, 28))
     with pytest.raises(ValueError, match=r"too few for one sample of one member on the cuda backend.* at least"):
         bounded.compute_bounds(torch.rand(1, 1, 28, 28), eps=0.1, backend="cuda", memory_limit=1 << 17)
+
+
+def test_the_backend_says_which_ops_it_serves(launcher: ModuleType) -> None:
+    assert backends._BACKENDS["cuda"].ops == {op.name for op in ops.ALL if op.implemented("cuda")}
+    assert backends._BACKENDS["cuda"].gradients == {op.name for op in ops.ALL if op.has_backward("cuda")}

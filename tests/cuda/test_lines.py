@@ -31,7 +31,7 @@ def run(
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     *some, low, high = operands(given, lines, dtype)
-    return launcher._pass(*some, (low, high), encode(given.layers), leaks, rule, 2, variant)
+    return launcher.run_pass(*some, (low, high), encode(given.layers), leaks, rule, 2, variant)
 
 
 def agree(

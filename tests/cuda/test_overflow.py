@@ -81,7 +81,7 @@ def test_no_finite_bound_comes_of_what_is_none(
     case.lowers[0][..., ::7], case.uppers[0][..., ::7] = low, high
     *some, _, _ = operands(case, None, torch.float32)
     leaks = [0.0] * len(layers)
-    found = launcher._pass(*some, (None, None), encode(layers), leaks, rule, 2, variant)
+    found = launcher.run_pass(*some, (None, None), encode(layers), leaks, rule, 2, variant)
     for bound in found:
         assert bound.isnan().all()
 
@@ -118,7 +118,7 @@ def test_a_coefficient_that_overflows_is_no_wrong_number(launcher: ModuleType) -
         assert not upper.isfinite().any()
 
 
-def test_the_gradient_of_wide_intervals(launcher: ModuleType) -> None:
+def test_the_gradient_of_wide_intervals(backward: ModuleType) -> None:
     """Finite and right, of the bounds too, on which nothing depends much."""
     case = wide("general")
     given = [*operands(case), encode(case.layers), [0.0] * len(case.layers), "adaptive", True]
@@ -127,7 +127,7 @@ def test_the_gradient_of_wide_intervals(launcher: ModuleType) -> None:
     wanted = by_autograd(pass_by_lines, given, grads)
     cast = [[t.float() for t in v] if isinstance(v, list) and torch.is_tensor(v[0]) else v for v in given]
     cast[:2] = cast[0].float(), cast[1].float()
-    found = launcher.cuda_backward.crown_pass(cast, (), tuple(g.float() for g in grads), [True] * len(wanted))
+    found = backward.crown_pass(cast, (), tuple(g.float() for g in grads), [True] * len(wanted))
     for one, other in zip(found, wanted, strict=True):
         if other.numel():
             assert (one.double() - other).abs().max() <= 1e-4 * other.abs().max()

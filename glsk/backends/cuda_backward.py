@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from glsk import cuda, ops, tiling
-from glsk.geometry import Geometry, decode
-from glsk.workspace import Workspace
+from glsk import ops
+from glsk.backends import cuda_views as cuda
+from glsk.geometry import decode
 
 Gradients = list[Tensor | None]
 
@@ -44,7 +44,7 @@ def crown_pass(
     sizes = [tensor[0].numel() for layer in zip(weights, biases, strict=True) for tensor in layer]
 
     def zeros(operand: slice, *shape: int) -> Tensor | None:
-        return cuda._empty(x_L, *shape).zero_() if wanted.any(operand) else None
+        return cuda.empty(x_L, *shape).zero_() if wanted.any(operand) else None
 
     box = zeros(slice(0, 2), members, samples, 2, layers[0].in_features)
     of_C = zeros(slice(7, 8), members, samples, rows, layers[-1].out_features)
@@ -53,15 +53,15 @@ def crown_pass(
     parameters = zeros(slice(2, 4), members, sum(sizes))
     made = (box, of_C, of_bounds, of_lines, parameters)
     if any(t is not None and t.numel() for t in made) and any(side is not None for side in sides):
-        view = cuda._Views()
-        arguments = cuda._arguments_of(
+        view = cuda.Views()
+        arguments = cuda.arguments_of(
             *(view, x_L, x_U, weights, biases, lowers, uppers, lines, C, (None, None), geometry, leaks, rule),
             *(x_L.new_empty(1).expand(members, samples, rows),) * 2,
             signs=2,
         )
         sides = [None if side is None else side.contiguous() for side in sides]
         addresses = [0 if t is None else t.data_ptr() for t in (*sides, *made)]
-        cuda._CUDA.run_pass_backward(*cuda._where(x_L), arguments, addresses, cuda._Allocator(x_L))
+        cuda._CUDA.run_pass_backward(*cuda.where(x_L), arguments, addresses, cuda.Allocator(x_L))
 
     each = list(_split(parameters, sizes))
     bounds = list(_split(of_bounds, inner))
@@ -72,20 +72,6 @@ def crown_pass(
     found += [of_C.sum(0) if of_C is not None else None] * (C is not None)
     found += [grad for grad, of in zip(known, (known_lower, known_upper), strict=True) if of is not None]
     return wanted.in_shape(found)
-
-
-def pass_workspace(layers: tuple[Geometry, ...], spec_rows: int | None, dtype: torch.dtype) -> Workspace:
-    """What :func:`crown_pass` allocates beside the gradients it returns."""
-    rows = layers[-1].out_features if spec_rows is None else spec_rows
-    if len(layers) > cuda._CUDA.max_layers:
-        return Workspace(per_pair=2 * tiling.bytes_per_pair(layers, rows, "reference", dtype.itemsize))
-    block, most = cuda._CUDA.backward_workspace(cuda._arguments(layers, rows, spec_rows is not None, dtype, 1))
-    # Of the box, of C and of the lines each pair has its own, which are then added up where they are shared.
-    inner = sum(layer.out_features for layer in layers[:-1])
-    own = 2 * layers[0].in_features + 4 * inner + (rows * layers[-1].out_features if spec_rows is not None else 0)
-    return Workspace(
-        per_pair=(own + 2 * rows) * dtype.itemsize, program=block, programs=most, programs_per_pair=1, scalable=False
-    )
 
 
 @ops.ibp_affine.implement_backward("cuda")
@@ -99,13 +85,13 @@ def ibp_affine(
     members, samples = weight.shape[0], lower.shape[1]
     sides = [_given(grad) for grad in grads]
     sizes = [weight[0].numel(), bias[0].numel()]
-    box = cuda._empty(lower, members, samples, 2, layer.in_features).zero_() if wanted.any(slice(0, 2)) else None
-    parameters = cuda._empty(lower, members, sum(sizes)).zero_() if wanted.any(slice(2, 4)) else None
+    box = cuda.empty(lower, members, samples, 2, layer.in_features).zero_() if wanted.any(slice(0, 2)) else None
+    parameters = cuda.empty(lower, members, sum(sizes)).zero_() if wanted.any(slice(2, 4)) else None
     if any(side is not None for side in sides) and members * samples * layer.out_features:
-        view = cuda._Views()
+        view = cuda.Views()
         given = [lower.new_zeros(members, samples, layer.out_features) if s is None else s.contiguous() for s in sides]
         cuda._CUDA.run_ibp_backward(
-            *cuda._where(lower),
+            *cuda.where(lower),
             lower.dtype == torch.float64,
             members,
             samples,
@@ -116,7 +102,7 @@ def ibp_affine(
             view(lower),
             view(upper),
             [0 if t is None else t.data_ptr() for t in (*given, box, parameters)],
-            cuda._Allocator(lower),
+            cuda.Allocator(lower),
         )
     found: Gradients = [None if box is None else box[:, :, side] for side in range(2)]
     return wanted.in_shape([*found, *_split(parameters, sizes)])
