@@ -37,6 +37,18 @@ def arguments(op: str) -> tuple[object, ...]:
         "crown_pass-mask": (-radius, radius, weights[:2], nothing, lowers[:1], uppers[:1], *rest, "mask", False),
         "optimised_pass": (*everything, case.C, None, None, encode(layers), [0.0] * 3, "adaptive", False, 20, 0.1),
         "chain_bounds": (*box, weights, biases, case.C, encode(layers), [0.0] * 3, "CROWN", True, False, False),
+        "sign_ascent": (
+            box[0].unsqueeze(2),
+            *box,
+            weights,
+            biases,
+            None,
+            torch.arange(SAMPLES) % 10,
+            encode(layers),
+            [0.0] * 3,
+            0.3,
+            8,
+        ),  # fmt: skip
         "hbox_relu": (lowers[0], uppers[0], lowers[0], uppers[0], 0.0),
         "relu_relaxation": (lowers[0], uppers[0]),
         "robust_cross_entropy": (case.C[..., 0].expand(MEMBERS, -1, -1).contiguous(),),
@@ -45,7 +57,7 @@ def arguments(op: str) -> tuple[object, ...]:
 
 NAMES = (
     "chain_bounds", "ibp_affine", "crown_pass-layer", "crown_pass-margins", "crown_pass-mask", "hbox_relu",
-    "optimised_pass", "relu_relaxation", "robust_cross_entropy",
+    "optimised_pass", "relu_relaxation", "robust_cross_entropy", "sign_ascent",
 )  # fmt: skip
 
 

@@ -175,6 +175,25 @@ def _robust_cross_entropy(draw: st.DrawFn, chain: list[Geometry], numbers: _Numb
     return {"margin_lower": numbers.normal(P, B, chain[0].out_features)}
 
 
+def _sign_ascent(draw: st.DrawFn, chain: list[Geometry], numbers: _Numbers, P: int, B: int) -> dict[str, Any]:
+    found = _operands(draw, chain, numbers, P, B, draw(st.sampled_from((1, P))))
+    labelled, outputs = draw(st.booleans()), chain[-1].out_features
+    points = 1 if labelled else draw(st.sampled_from((1, 3)))
+    return {
+        "start": numbers.normal(draw(st.sampled_from((1, P))), B, points, chain[0].in_features),
+        "lower": found["x_L"],
+        "upper": found["x_U"],
+        "weights": found["weights"],
+        "biases": found["biases"],
+        "rows": None if labelled else numbers.normal(B, points, outputs),
+        "labels": torch.tensor([draw(st.integers(0, outputs - 1)) for _ in range(B)]).long() if labelled else None,
+        "geometry": found["geometry"],
+        "leaks": found["leaks"],
+        "step": draw(st.sampled_from((0.0, 0.5))),
+        "steps": draw(st.integers(0, 3)),
+    }
+
+
 _MAKERS: dict[str, Callable[..., dict[str, Any]]] = {
     "chain_bounds": _chain_bounds,
     "branch_pass": _branch_pass,
@@ -184,4 +203,5 @@ _MAKERS: dict[str, Callable[..., dict[str, Any]]] = {
     "hbox_relu": _hbox_relu,
     "relu_relaxation": _relu_relaxation,
     "robust_cross_entropy": _robust_cross_entropy,
+    "sign_ascent": _sign_ascent,
 }

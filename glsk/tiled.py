@@ -143,11 +143,12 @@ def _granted(need: tiling.Footprint | None, tile: tiling.Tile, memory_limit: int
 
 def _cut(query: Query, tile: tiling.Tile) -> Query:
     samples = slice(tile.b0, tile.b1)
+    boxes = slice(tile.p0, tile.p1) if len(query.x_L) > 1 else slice(None)  # members' own, or one for all
     return replace(
         query,
         population=query.population.slice(tile.p0, tile.p1),
-        x_L=query.x_L[:, samples],
-        x_U=query.x_U[:, samples],
+        x_L=query.x_L[boxes, samples],
+        x_U=query.x_U[boxes, samples],
         C=None if query.C is None else query.C[samples],
         constraints=None if query.constraints is None else query.constraints.part(slice(tile.p0, tile.p1), samples),
     )

@@ -1,71 +1,77 @@
-"""The logits of all members of a population, and what they rise with; no graph is recorded for either."""
+"""Consecutive layers of all members of a population: evaluated, and attacked."""
 
-from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from glsk.geometry import Geometry
-from glsk.layers import Normalize
+from glsk import ops
+from glsk.geometry import Geometry, encode
 from glsk.ops import affine
 from glsk.population import Population
 
 
+@dataclass(frozen=True)
 class Members:
-    """Layers of P members as functions of the first one's inputs.
+    """Layers of P members, as functions of the first one's inputs (of the normalised ones, for a network's first).
 
-    Args:
+    Attributes:
         layers: one after the other.
         leaks: of each, the slope below zero of the activation that follows.
         population: their weights and biases.
-        normalize: what comes before them.
+        backend: of the ops.
     """
 
-    def __init__(
-        self,
-        layers: Sequence[Geometry],
-        leaks: Sequence[float],
-        population: Population,
-        normalize: Normalize | None = None,
-    ) -> None:
-        self.layers, self.leaks, self.population, self.normalize = layers, leaks, population, normalize
+    layers: tuple[Geometry, ...]
+    leaks: tuple[float, ...]
+    population: Population
+    backend: str = "auto"
+
+    @property
+    def size(self) -> int:
+        """P."""
+        return self.population.size
+
+    def members(self, start: int, stop: int) -> "Members":
+        """Some of them."""
+        return replace(self, population=self.population.slice(start, stop))
+
+    def part(self, first: int, stop: int | None = None) -> "Members":
+        """Layers ``first`` to ``stop``."""
+        cut = slice(first, stop)
+        population = Population(self.population.weights[cut], self.population.biases[cut])
+        return replace(self, layers=self.layers[cut], leaks=self.leaks[cut], population=population)
 
     def logits(self, x: Tensor) -> Tensor:
-        """The outputs [P, B, K] at x, [P, B, *shape] or [1, B, *shape]; differentiable."""
-        values = self._entered(x)
-        for k in range(len(self.layers)):
-            values = self._activated(k, self._affine(k, values))
+        """The outputs [P, M, K] at points [P or 1, M, n]; differentiable."""
+        values = x.expand(self.size, -1, -1)
+        layers = zip(self.layers, self.leaks, self.population.weights, self.population.biases, strict=True)
+        for layer, leak, weight, bias in layers:
+            values = affine.forward(values, weight, layer) + affine.per_unit(bias, layer)[:, None]
+            if layer.relu:
+                values = values.relu() if leak == 0 else torch.where(values > 0, values, leak * values)
         return values
 
     @torch.no_grad()
-    def gradient(self, x: Tensor, by_logits: Callable[[Tensor], Tensor]) -> Tensor:
-        """The gradient by x, [P, B, *shape] as x, of what has the gradient ``by_logits`` [P, B, K] at logits [P, B, K].
+    def ascend(
+        self,
+        start: Tensor,
+        lower: Tensor,
+        upper: Tensor,
+        *,
+        rows: Tensor | None = None,
+        labels: Tensor | None = None,
+        step: float,
+        steps: int,
+    ) -> Tensor:
+        """Points [P, B, S, n], as :data:`glsk.ops.sign_ascent` explains it."""
+        weights, biases = ([t.detach() for t in some] for some in (self.population.weights, self.population.biases))
+        labels = None if labels is None else labels.long()
+        what = weights, biases, rows, labels, encode(self.layers), list(self.leaks), step, steps
+        found: Tensor = ops.sign_ascent(start, lower, upper, *what, backend=self.backend)
+        return found
 
-        A factor, positive and of each input alone, is left out: the normalisation's.
-        """
-        values, before = self._entered(x), []
-        for k in range(len(self.layers)):
-            before.append(self._affine(k, values))
-            values = self._activated(k, before[k])
-        rows = by_logits(values)
-        for k in reversed(range(len(self.layers))):
-            if self.layers[k].relu:
-                rows = torch.where(before[k] > 0, rows, self.leaks[k] * rows)
-            weight = self.population.weights[k]
-            rows = affine.transposed(rows.unsqueeze(2), weight, self.layers[k]).squeeze(2)
-        return rows.reshape(len(rows), *x.shape[1:])
 
-    def _entered(self, x: Tensor) -> Tensor:
-        if self.normalize is not None:
-            shape = (-1, 1, 1) if x.dim() > 3 else (-1,)
-            x = (x - self.normalize.mean.to(x).view(shape)) / self.normalize.std.to(x).view(shape)
-        return x.flatten(2).expand(self.population.size, -1, -1)
-
-    def _affine(self, k: int, values: Tensor) -> Tensor:
-        layer, weight, bias = self.layers[k], self.population.weights[k], self.population.biases[k]
-        return affine.forward(values, weight, layer) + affine.per_unit(bias, layer)[:, None]
-
-    def _activated(self, k: int, values: Tensor) -> Tensor:
-        if not self.layers[k].relu:
-            return values
-        return values.relu() if self.leaks[k] == 0 else torch.where(values > 0, values, self.leaks[k] * values)
+def rows_at(rows: Tensor, logits: Tensor) -> Tensor:
+    """Rows [B, S, K] of logits [P, B, K], or of logits [P, B, S, K] of a point a row: [P, B, S]."""
+    return torch.einsum("bsk,pbk->pbs" if logits.dim() == 3 else "bsk,pbsk->pbs", rows, logits)

@@ -7,8 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from glsk.attacks.ascent import ascend, start
-
 Loss = Literal["ce", "margin"]
 
 
@@ -71,8 +69,10 @@ def pgd(
         worst_loss = LOSSES[loss](net(x), y)
     for _ in range(restarts):
         noise = torch.rand(x.shape, generator=generator, dtype=x.dtype).to(x.device)
-        point = start(lower, upper, noise)
-        ascend(lambda at: _input_gradient(net, at, y, LOSSES[loss]), point, lower, upper, float(step_size), steps)
+        point = lower + (upper - lower) * noise
+        for _ in range(steps):
+            gradient = _input_gradient(net, point, y, LOSSES[loss])
+            point = torch.clamp(point + step_size * gradient.sign(), lower, upper)
         with torch.no_grad():
             reached = LOSSES[loss](net(point), y)
         worse = reached > worst_loss

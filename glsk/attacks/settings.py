@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from glsk.arguments import describe, is_number
 
+REACH = 2.5
+"""Half widths of the box that all steps make together by default: from any start, every side of it is in reach."""
+
 
 @dataclass(frozen=True)
 class AttackSettings:
@@ -12,7 +15,7 @@ class AttackSettings:
 
     Attributes:
         attack_steps: ascent steps of a restart; 0 keeps the random start.
-        attack_step_size: of one ascent step, as a share of the radius; 0 stands for 2.5 / attack_steps.
+        attack_step_size: of one ascent step, in half widths of the box; 0 stands for 2.5 / attack_steps.
         attack_restarts: random starts, at least 1; the worst point is kept.
         shared_attack: whether all members get the same points, those of their centre, for the price of one attack.
 
@@ -34,8 +37,36 @@ class AttackSettings:
 
     @property
     def step_size(self) -> float:
-        """Of one ascent step, as a share of the radius."""
-        return self.attack_step_size or 2.5 / max(self.attack_steps, 1)
+        """Of one ascent step, in half widths of the box."""
+        return self.attack_step_size or REACH / max(self.attack_steps, 1)
+
+
+@dataclass(frozen=True)
+class LatentSettings:
+    """How the boxes of a hidden layer are searched, for every margin by itself.
+
+    Attributes:
+        latent_steps: ascent steps of a restart; 0 keeps the random start.
+        latent_step_size: of one ascent step, in half widths of the box; 0 stands for 2.5 / latent_steps.
+        latent_restarts: random starts, at least 1; the worst point is kept.
+
+    Raises:
+        ValueError: naming the setting, if a value makes no sense.
+    """
+
+    latent_steps: int = 8
+    latent_step_size: float = 0.0
+    latent_restarts: int = 1
+
+    def __post_init__(self) -> None:
+        check_count("latent_steps", self.latent_steps, 0)
+        check_share("latent_step_size", self.latent_step_size, most=math.inf)
+        check_count("latent_restarts", self.latent_restarts, 1)
+
+    @property
+    def latent_step(self) -> float:
+        """Of one ascent step, in half widths of the box."""
+        return self.latent_step_size or REACH / max(self.latent_steps, 1)
 
 
 def check_count(name: str, value: object, least: int) -> None:

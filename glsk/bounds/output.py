@@ -17,6 +17,9 @@ from glsk.ops.chain_bounds import METHODS
 def output_bounds(method: str, query: Query) -> Bounds:
     """What the relaxation ``method`` yields last: by one op for the whole chain where the backend has it."""
     if in_one_op(method, query):
+        if len(query.x_L) > 1:  # the op takes one box for all members
+            parts = [output_bounds(method, _member(query, p)) for p in range(query.population.size)]
+            return torch.cat([lower for lower, _ in parts]), torch.cat([upper for _, upper in parts])
         keep = ops.chain_bounds.has_backward(query.backend) and wants_gradient(query) and _room(query)
         lower, upper, _ = ops.chain_bounds(*_operands(method, query), keep, backend=query.backend)
         return lower, upper
@@ -27,7 +30,7 @@ def output_bounds(method: str, query: Query) -> Bounds:
 def hidden_bounds(method: str, query: Query) -> Iterator[Bounds]:
     """Bounds of layers 0..K-1 in order, never pruned; of a layer that no activation follows, anything."""
     query = replace(query, prune=False, C=None)
-    if not in_one_op(method, query):
+    if len(query.x_L) > 1 or not in_one_op(method, query):
         yield from islice(get(method)(query), query.last)
         return
     _, _, hidden = ops.chain_bounds(*_operands(method, query), True, backend=query.backend)
@@ -43,6 +46,12 @@ def in_one_op(method: str, query: Query) -> bool:
         return False
     served = ops.chain_bounds.implemented(query.backend) and method in METHODS
     return served and (query.C is None or query.layers[-1].is_linear)
+
+
+def _member(query: Query, p: int) -> Query:
+    """One member with its own box."""
+    one = slice(p, p + 1)
+    return replace(query, population=query.population.slice(p, p + 1), x_L=query.x_L[one], x_U=query.x_U[one])
 
 
 def _operands(method: str, query: Query) -> Sequence[Any]:

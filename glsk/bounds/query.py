@@ -26,7 +26,7 @@ class Query:
     Attributes:
         layers: the affine layers 0..K.
         population: their weights and biases, P members.
-        x_L, x_U: the box, [1, B, n].
+        x_L, x_U: the box, [1, B, n], or members' own ones, [P, B, n].
         C: the specification [B, S, logits], or None for the logits.
         backend: the ops' backend.
         prune: whether units that interval arithmetic proves stable may keep the interval's bounds.

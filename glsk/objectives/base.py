@@ -145,11 +145,18 @@ class Objective(ABC):
         """
         # The op itself: a stand-in for a GPU, whose tensors hold no values, is refused by glsk.robust_cross_entropy.
         losses: Tensor = ops.robust_cross_entropy(margins)
-        bad = margins.isnan().flatten(1).any(dim=1)  # a kernel's maximum may drop a NaN
-        if not self.checked:
+        return self._known(losses, margins)
+
+    def _known(self, losses: Tensor, margins: Tensor | None = None) -> Tensor:
+        """The losses [P], NaN where anything of a member is NaN. Raises NumericalError instead, if checked."""
+        found = losses if margins is None else margins
+        bad = found.isnan().flatten(1).any(dim=1) if found.dim() > 1 else found.isnan()
+        if not self.checked:  # a kernel's minimum or maximum may drop a NaN
             return losses.masked_fill(bad, float("nan"))
         if bad.any():
-            raise NumericalError(f"{self.name}: a logit is NaN: the weights overflow the dtype; try float64")
+            raise NumericalError(
+                f"{self.name}: a margin is NaN: the weights or the box overflow the dtype; try float64"
+            )
         return losses
 
     def _finite(self, params: Tensor | None) -> Tensor:

@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from glsk import bounds
-from glsk.objectives import registry
+from glsk.objectives import crown_ibp, registry
 from glsk.objectives.base import MiniBatch, Objective
 
 
@@ -26,7 +26,7 @@ class Robust(Objective):
         return self._cross_entropy(self._lower_margins(batch, params, self.method))
 
 
-for _name in bounds.methods():
+for _name in set(bounds.methods()) - {crown_ibp.CrownIbp.name}:
     registry.add(
         _name,
         Robust,

@@ -9,6 +9,7 @@ from glsk.ops.optimised_pass import optimised_pass
 from glsk.ops.registry import Op
 from glsk.ops.relu_relaxation import relu_relaxation
 from glsk.ops.robust_cross_entropy import robust_cross_entropy
+from glsk.ops.sign_ascent import sign_ascent
 
 ALL: tuple[Op, ...] = (
     branch_pass,
@@ -19,6 +20,7 @@ ALL: tuple[Op, ...] = (
     optimised_pass,
     relu_relaxation,
     robust_cross_entropy,
+    sign_ascent,
 )
 """Every op, for tests and benchmarks."""
 
@@ -33,4 +35,5 @@ __all__ = [
     "optimised_pass",
     "relu_relaxation",
     "robust_cross_entropy",
+    "sign_ascent",
 ]

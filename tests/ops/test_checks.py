@@ -107,6 +107,24 @@ def box_relu() -> dict[str, Any]:
     return {name: torch.zeros(P, B, 6) for name in names} | {"leak": 0.0}
 
 
+def ascent() -> dict[str, Any]:
+    """Good arguments of sign_ascent, by name: 5 rows."""
+    good = chain()
+    return {
+        "start": torch.zeros(P, B, 5, 24),
+        "lower": torch.zeros(P, B, 24),
+        "upper": torch.ones(P, B, 24),
+        "weights": good["weights"],
+        "biases": good["biases"],
+        "rows": torch.randn(B, 5, 4),
+        "labels": None,
+        "geometry": good["geometry"],
+        "leaks": good["leaks"],
+        "step": 0.5,
+        "steps": 2,
+    }
+
+
 GOOD: dict[str, Callable[[], dict[str, Any]]] = {
     "branch_pass": branch,
     "chain_bounds": chain,
@@ -116,6 +134,7 @@ GOOD: dict[str, Callable[[], dict[str, Any]]] = {
     "hbox_relu": box_relu,
     "relu_relaxation": lambda: {"lower": torch.zeros(P, B, 6), "upper": torch.zeros(P, B, 6)},
     "robust_cross_entropy": lambda: {"margin_lower": torch.zeros(P, B, 9)},
+    "sign_ascent": ascent,
 }
 
 
@@ -327,6 +346,32 @@ BAD: dict[str, list[tuple[Callable[[dict[str, Any]], None], str]]] = {
         (argument(margin_lower=torch.zeros(P, 0, 9)), "margin_lower"),
         (argument(margin_lower=torch.zeros(P, B, 0)), "margin_lower"),
     ],
+    "sign_ascent": [
+        *GEOMETRIES,
+        (argument(start=torch.zeros(P, B, 24)), "start"),
+        (argument(start=torch.zeros(3, B, 5, 24)), "start"),
+        (argument(start=torch.zeros(P, B, 5, 23)), "start"),
+        (argument(start=torch.zeros(P, B, 0, 24), rows=torch.zeros(B, 0, 4)), "start: no points"),
+        (argument(lower=torch.zeros(B, 24)), "lower"),
+        (argument(lower=double), "lower"),
+        (argument(upper=torch.zeros(P, B + 1, 24)), "upper"),
+        (argument(upper=torch.zeros(3, B, 24)), "upper"),
+        (argument(weights=longer), "weights"),
+        (argument(biases=[torch.zeros(P, 1)] * 3), r"biases\[0\]"),
+        (argument(rows=torch.zeros(B, 4, 4)), "rows"),
+        (argument(rows=torch.zeros(B, 5, 3)), "rows"),
+        (argument(rows=double), "rows"),
+        (argument(rows=None), "rows: expected either"),
+        (argument(labels=torch.zeros(B, dtype=torch.int64)), "rows: expected either"),
+        (argument(rows=None, labels=torch.zeros(B, dtype=torch.int64)), "labels"),
+        (argument(rows=None, labels=torch.zeros(B), start=torch.zeros(P, B, 1, 24)), "labels"),
+        (argument(rows=None, labels=torch.zeros(B + 1, dtype=torch.int64), start=torch.zeros(P, B, 1, 24)), "labels"),
+        (argument(leaks=[0.0, 1.5, 0.0]), r"leaks\[1\]"),
+        (argument(step=-0.1), "step"),
+        (argument(step=float("nan")), "step"),
+        (argument(step=float("inf")), "step"),
+        (argument(steps=-1), "steps"),
+    ],
 }  # fmt: skip
 CASES = [pytest.param(op, *case, id=f"{op}-{i}") for op, cases in BAD.items() for i, case in enumerate(cases)]
 
@@ -379,7 +424,7 @@ def test_sparse_tensors_are_refused(op: str) -> None:
         getattr(torch.ops.glsk, op)(*arguments.values(), "reference")
 
 
-OPTIONAL = ("C", "index", "splits", "start", "threshold")
+OPTIONAL = ("C", "index", "rows", "splits", "start", "threshold")
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,31 @@ def samples(op: Op) -> Iterator[tuple[Any, ...]]:
         yield tuple(t.transpose(0, 2) for t in _interval(6, B, P))
     elif op is ops.robust_cross_entropy:
         yield (torch.randn(P, B, 9, dtype=torch.float64),)
+    elif op is ops.sign_ascent:
+        rows, labels, straight = (
+            torch.randn(B, 5, 4, dtype=torch.float64),
+            torch.tensor([3, 0, 1]),
+            CONV._replace(relu=0),
+        )
+        own = _interval(P, B, CONV.in_features, width=0.3)
+        one, many = box[0].unsqueeze(2), own[0].unsqueeze(2).expand(-1, -1, 5, -1)
+        yield one, *box, weights, biases, None, labels, everything, plain, 0.4, 3
+        yield many, *own, weights, biases, rows, None, everything, [0.25, 0.5, 0.0], 0.4, 3
+        yield many[:1], *box, weights, biases, rows, None, encode([straight, HIDDEN, LAST]), plain, 0.4, 2
+        yield one, *own, weights, biases, rows[:, :1], None, everything, plain, 0.4, 1
+        yield (
+            many,
+            *own,
+            weights[:1],
+            biases[:1],
+            torch.randn(B, 5, CONV.out_features).double(),
+            None,
+            list(CONV),
+            [0.1],
+            2.0,
+            1,
+        )
+        yield one, *box, weights, biases, None, labels, everything, plain, 0.4, 0
     else:
         raise AssertionError(f"{op.name} has no sample")
 
@@ -157,7 +182,7 @@ def test_lines_that_are_not_given_have_an_empty_gradient(backend: str) -> None:
 
 CASES = [pytest.param(op, i, id=f"{op.name}-{i}") for op in ops.ALL for i in range(len(list(samples(op))))]
 # An ascent's result has no gradient.
-ASCENTS = (ops.optimised_pass, ops.branch_pass)
+ASCENTS = (ops.optimised_pass, ops.branch_pass, ops.sign_ascent)
 DIFFERENTIABLE = [case for case in CASES if case.values[0] not in ASCENTS]
 STATIC_CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor")
 OPS = [pytest.param(op, id=op.name) for op in ops.ALL]
