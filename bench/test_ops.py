@@ -48,7 +48,7 @@ def arguments(op: str) -> tuple[object, ...]:
             [0.0] * 3,
             0.3,
             8,
-        ),  # fmt: skip
+        ),
         "hbox_relu": (lowers[0], uppers[0], lowers[0], uppers[0], 0.0),
         "relu_relaxation": (lowers[0], uppers[0]),
         "robust_cross_entropy": (case.C[..., 0].expand(MEMBERS, -1, -1).contiguous(),),
