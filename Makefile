@@ -11,13 +11,14 @@ INSTALLED := $(VENV)/.installed
 SOURCES := $(shell find csrc -type f 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint bench fuzz clean
+.PHONY: help venv demo test lint bench table1 fuzz clean
 
 help:
 	@echo "make demo    train a small certified network (DEMO_FLAGS=$(DEMO_FLAGS))"
 	@echo "make test    run every test (PYTEST_FLAGS=...)"
 	@echo "make lint    check style, formatting and types"
 	@echo "make bench   measure speed"
+	@echo "make table1  train and certify the paper's Table 1 for MNIST, about three hours of two cores (TABLE1_FLAGS=...)"
 	@echo "make fuzz    look for crashes and wrong bounds with random and damaged input (FUZZ_SECONDS=$(FUZZ_SECONDS))"
 	@echo "make venv    only set up $(VENV) (PYTHON=$(PYTHON))"
 	@echo "make clean   remove what the build and the tools have written, but not $(VENV)"
@@ -46,6 +47,10 @@ lint: venv
 
 bench: venv
 	$(BIN)/python -m pytest bench
+
+# Stopped and called again, it goes on where it was.
+table1: venv
+	$(BIN)/python -m bench.table1 $(TABLE1_FLAGS)
 
 # Without atheris the readers of files are fuzzed by mutations that no coverage guides.
 fuzz: venv

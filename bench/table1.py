@@ -1,0 +1,191 @@
+"""The paper's Table 1 for MNIST, eps 0.1, CNN3: a network for each objective and estimator, and the paper's figures.
+
+    python -m bench.table1 --budget 1       (make table1)
+
+Rows are objectives. Columns: GRAD from scratch (App. B.1, 70 epochs), and from one PGD-trained network GRAD, RGS, PGPE
+and PGPE with a control variate, for the CPU time of COLUMNS. ``--budget 0.1`` trains a tenth of everything; the table
+says so. Cells that have ended are read, cells that were stopped go on. Results: bench/results/table1-mnist-cnn3.json.
+"""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bench import environment
+from bench.runs import cpu_seconds, records, run
+from glsk.training.config import Config
+from glsk.training.phase import Phase
+from glsk.training.presets import preset
+
+RESULT = Path(__file__).parent / "results" / "table1-mnist-cnn3.json"
+METHODS = ("CROWN", "alpha-CROWN")
+
+# Natural, certified (by MN-BaB, a complete verifier) and adversarial accuracy in the paper's Table 1: GRAD, PGPE.
+PAPER: dict[str, tuple[tuple[float, ...] | None, tuple[float, ...] | None]] = {
+    "PGD": ((98.43, 87.27, 91.62), None),
+    "IBP": ((96.02, 91.23, 91.23), (94.52, 87.02, 87.03)),
+    "SABR": ((97.54, 92.99, 93.01), (97.37, 90.82, 90.96)),
+    "STAPS": ((97.48, 93.53, 93.53), (96.31, 89.39, 89.41)),
+    "HBox": ((94.79, 88.18, 88.18), (96.12, 90.57, 90.58)),
+    "CROWN-IBP": ((94.33, 88.76, 88.77), (96.69, 90.23, 90.25)),
+    "CROWN": ((95.95, 90.04, 90.08), (97.44, 91.53, 91.79)),
+    "MTL-IBP": (None, None),
+}
+ROWS = tuple(PAPER)
+
+# Column -> estimator, settings, steps at a budget of 1. From the PGD-trained network the rate falls to zero over the
+# second half of the steps. Whole columns take about as long as each other.
+COLUMNS: dict[str, tuple[str, dict[str, Any], int]] = {
+    "scratch": ("grad", {}, 0),
+    "grad": ("grad", {"lr": 1e-3}, 2400),
+    "rgs": ("rgs", {"lr": 1e-3, "members": 4}, 600),
+    "pgpe": ("pgpe", {"lr": 1e-3, "popsize": 128, "batch_size": 64}, 800),
+    "pgpe-cv": ("pgpe-cv", {"lr": 1e-3, "popsize": 32, "batch_size": 256}, 500),
+}
+WARM = "pgd"
+
+
+def warm_start(options: argparse.Namespace) -> Config:
+    """The PGD-trained network of all columns but the first."""
+    found = preset("mnist-0.1-pgd")
+    return shared(found.override(phases=(shortened(found.main, options.budget),)), options)
+
+
+def cell(row: str, column: str, options: argparse.Namespace) -> Config:
+    """The run of a cell."""
+    estimator, own, steps = COLUMNS[column]
+    found = preset("mnist-0.1", row, estimator)
+    if column == "scratch":
+        return shared(found.override(phases=(shortened(found.main, options.budget),)), options)
+    steps = max(1, round(steps * options.budget))
+    schedule = {"epochs": 1_000_000, "max_steps": steps, "milestones": (), "decay": "linear", "anneal_epochs": 0}
+    phase = found.main.changed({**own, **schedule})
+    init = options.out / WARM / "weights.safetensors"
+    return shared(found.override(phases=(phase,), init=str(init)), options)
+
+
+def shared(config: Config, options: argparse.Namespace) -> Config:
+    """What all runs have in common."""
+    return config.override(
+        dataset=options.dataset,
+        threads=options.threads,
+        eval_methods=METHODS,
+        eval_limit=options.images,
+        eval_attack_steps=options.attack_steps,
+        eval_attack_restarts=options.attack_restarts,
+        tensorboard=False,
+    )
+
+
+def shortened(phase: Phase, budget: float) -> Phase:
+    """The same schedule in ``budget`` times the epochs."""
+
+    def scaled(epochs: int) -> int:
+        return max(1, round(epochs * budget)) if epochs else 0
+
+    return replace(
+        phase,
+        epochs=scaled(phase.epochs),
+        anneal_epochs=scaled(phase.anneal_epochs),
+        milestones=tuple(scaled(epoch) for epoch in phase.milestones),
+    )
+
+
+def exists(row: str, column: str) -> bool:
+    """Whether the table has this cell: PGD is trained by its own gradient alone."""
+    return row != "PGD" or column == "scratch"
+
+
+def measured(config: Config, out: Path) -> dict[str, Any]:
+    """A cell's accuracies in percent, and what it took."""
+    results = run(config, out)
+    last = results[config.main.name]
+    return {
+        "natural": 100 * last["natural"],
+        "adversarial": 100 * last["adversarial"],
+        "certified": {method: 100 * share for method, share in last["certified"].items()},
+        "samples": last["samples"],
+        "cpu_s": round(cpu_seconds(out), 1),
+        "steps": max(line["step"] for line in records(out)),
+        "phase": config.main.to_dict(),
+    }
+
+
+def main() -> None:
+    """Run what is missing, writing the results after every cell."""
+    options = _arguments()
+    cells: dict[str, dict[str, Any]] = {}
+    run(warm_start(options), options.out / WARM)
+    for column in options.columns:
+        for row in options.rows:
+            if not exists(row, column):
+                continue
+            if row == "PGD":
+                found = measured(warm_start(options), options.out / WARM)
+            else:
+                found = measured(cell(row, column, options), options.out / f"{row.lower()}-{column}")
+            cells.setdefault(row, {})[column] = found
+            write(cells, options)
+    Console(width=200).print(table(cells, options.budget))
+
+
+def write(cells: dict[str, Any], options: argparse.Namespace) -> None:
+    what = {
+        "what": "MNIST, eps 0.1, CNN3; accuracies in percent; certified by incomplete methods, in float64",
+        "dataset": options.dataset,
+        "budget": options.budget,
+        "attack": {"steps": options.attack_steps, "restarts": options.attack_restarts},
+    }
+    paper = {row: dict(zip(("grad", "pgpe"), figures, strict=True)) for row, figures in PAPER.items()}
+    text = json.dumps({**what, "environment": environment.describe(), "cells": cells, "paper": paper}, indent=1)
+    options.result.write_text(text + "\n")
+
+
+def table(cells: dict[str, Any], budget: float) -> Table:
+    """Natural / adversarial / certified by CROWN / certified by alpha-CROWN, and the paper's three."""
+    found = Table(
+        title=f"MNIST, eps 0.1, CNN3, {budget:g} of the full budget: natural / adversarial / CROWN / α-CROWN, %"
+    )
+    found.add_column("trained on")
+    for column in COLUMNS:
+        found.add_column(column)
+    found.add_column("paper, GRAD")
+    found.add_column("paper, PGPE")
+    for row, (grad, pgpe) in PAPER.items():
+        ours = [_ours(cells.get(row, {}).get(column)) for column in COLUMNS]
+        found.add_row(row, *ours, _paper(grad), _paper(pgpe))
+    return found
+
+
+def _ours(cell: dict[str, Any] | None) -> str:
+    if cell is None:
+        return "-"
+    return " / ".join(f"{v:.2f}" for v in (cell["natural"], cell["adversarial"], *cell["certified"].values()))
+
+
+def _paper(figures: tuple[float, ...] | None) -> str:
+    return "-" if figures is None else " / ".join(f"{figures[i]:.2f}" for i in (0, 2, 1))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/table1"), help="folder of the runs")
+    parser.add_argument("--result", type=Path, default=RESULT, help="JSON file")
+    parser.add_argument("--dataset", default="mnist")
+    parser.add_argument("--budget", type=float, default=1.0, help="share of the full training")
+    parser.add_argument("--images", type=int, default=0, help="test images; 0 for all")
+    parser.add_argument("--attack-steps", type=int, default=40)
+    parser.add_argument("--attack-restarts", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--columns", nargs="+", choices=list(COLUMNS), default=list(COLUMNS))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
