@@ -229,6 +229,8 @@ class Roots:
                 upper=upper[:, : part.start],
             )
             image, unit = unstable.nonzero(as_tuple=True)
+            if not len(image):
+                continue
             for i, u in zip(*(t.split(self._rows(n)) for t in (image, unit)), strict=True):
                 for side, ends in ((1.0, lower), (-1.0, upper)):
                     C = torch.zeros(len(u), 1, n, dtype=lower.dtype, device=lower.device)

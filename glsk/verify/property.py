@@ -9,6 +9,7 @@ from torch import Tensor
 
 from glsk.arguments import with_values
 from glsk.specification import margins
+from glsk.verify.rounding import outward_ball
 
 
 class Box(NamedTuple):
@@ -32,6 +33,7 @@ class Property:
     Attributes:
         boxes: the inputs, of one shape; at least one.
         unsafe: the unsafe outputs, of one K; at least one. A pair (A [m, K], b [m]) becomes :class:`Halfspaces`.
+        point: an input [*input_shape] that is tried first; None for the boxes' centres.
 
     Raises:
         TypeError: a tensor is none, or no floating-point one.
@@ -40,6 +42,7 @@ class Property:
 
     boxes: tuple[Box, ...]
     unsafe: tuple[Halfspaces, ...]
+    point: Tensor | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "boxes", tuple(_box(f"boxes[{i}]", *ends) for i, ends in enumerate(self.boxes)))
@@ -53,6 +56,8 @@ class Property:
                 raise ValueError(f"{name}: a property needs at least one")
             if len(shapes) > 1:
                 raise ValueError(f"{name}: the shapes differ: {', '.join(str(list(s)) for s in sorted(shapes))}")
+        if self.point is not None:
+            object.__setattr__(self, "point", _point(self.point, self.input_shape))
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -85,7 +90,7 @@ def margin_property(
 ) -> Property:
     """That every input of the clipped eps-ball around x [*input_shape] is of class y: unsafe iff some f_j >= f_y.
 
-    Computed in float64, whatever x's dtype.
+    Computed in float64, whatever x's dtype; the box is rounded outward, so that it holds the whole ball.
 
     Raises:
         ValueError: a label out of range, eps < 0 or not finite, or an x that ``clip`` leaves nothing of.
@@ -95,11 +100,9 @@ def margin_property(
     label = torch.as_tensor(y).reshape(1)
     rows = margins(label, num_classes)[0].double()
     point = x.double()
-    lower, upper = point - eps, point + eps
-    if clip is not None:
-        lower, upper = lower.clamp(min=clip[0]), upper.clamp(max=clip[1])
+    lower, upper = outward_ball(point, eps, clip)
     zero = torch.zeros(1, dtype=torch.float64)
-    return Property((Box(lower, upper),), tuple(Halfspaces(row[None], zero) for row in rows))
+    return Property((Box(lower, upper),), tuple(Halfspaces(row[None], zero) for row in rows), point)
 
 
 def _box(name: str, lower: Tensor, upper: Tensor) -> Box:
@@ -118,6 +121,14 @@ def _halfspaces(name: str, A: Tensor, b: Tensor) -> Halfspaces:
         raise ValueError(f"{name}: expected A [m, K] and b [m], got {list(rows.shape)} and {list(ends.shape)}")
     _finite(name, (rows, ends))
     return Halfspaces(rows, ends)
+
+
+def _point(point: Tensor, shape: tuple[int, ...]) -> Tensor:
+    found = with_values("point", point).double()
+    if tuple(found.shape) != shape:
+        raise ValueError(f"point: expected {list(shape)} as the boxes, got {list(found.shape)}")
+    _finite("point", (found,))
+    return found
 
 
 def _finite(name: str, tensors: Sequence[Tensor]) -> None:

@@ -1,0 +1,61 @@
+"""Which unit to split: the best few by BaBSR's score, and of these the one whose two children are bounded best.
+
+Filtered smart branching (De Palma et al., 2021): the score is cheap and rough, the children's own bounds are one plain
+pass each.
+"""
+
+import torch
+from torch import Tensor
+
+from glsk.verify.engine import Engine
+from glsk.verify.goals import Goals
+from glsk.verify.subproblems import Subproblems
+
+
+def candidates(engine: Engine, coefficients: Tensor, index: Tensor, splits: Tensor, count: int) -> Tensor:
+    """The units of the highest scores, best first, int32 [N, count]; -1 where fewer are free.
+
+    Args:
+        engine: the boxes.
+        coefficients: of the rows to improve, float32 [N, U].
+        index: boxes [N].
+        splits: [N, U].
+        count: how many.
+    """
+    scores = engine.screens.babsr(coefficients.unsqueeze(1), index, splits)[:, 0]
+    best = scores.topk(min(count, scores.shape[1]), dim=1)
+    units = torch.where(best.values > -torch.inf, best.indices, -1).int()
+    return torch.nn.functional.pad(units, (0, count - units.shape[1]), value=-1)
+
+
+def choose(engine: Engine, goals: Goals, open_: Subproblems) -> Tensor:
+    """Of every subproblem the unit to split, int64 [N]; -1 where no unit is free."""
+    count = open_.units.shape[1]
+    if count == 1:
+        return open_.units[:, 0].long()
+    rows = (open_.units >= 0).sum(dim=1)
+    several = (rows > 1).nonzero()[:, 0]
+    chosen = open_.units[:, 0].long()
+    if not len(several):
+        return chosen
+    tried = open_[several]
+    sides = []
+    repeated = torch.arange(len(tried)).repeat_interleave(count)
+    part = tried[repeated]
+    unit = tried.units.flatten().long()
+    there = unit >= 0
+    goal, starts = part.goal, part.duals.float()
+    index = torch.arange(len(unit))
+    starts[index, :, unit.clamp(min=0)] = 0
+    for sign in (1, -1):
+        splits = part.splits.clone()
+        splits[index[there], unit[there]] = sign
+        found = engine.screen(
+            goals.A[goal], goals.box[goal], splits=splits, start=starts, iterations=1, duals=False
+        ).lower
+        sides.append((found - goals.b[goal].float()).amax(dim=1))
+    # A child that is proved gains no more by being proved by far.
+    low, high = (f(sides[0].clamp(max=0), sides[1].clamp(max=0)) for f in (torch.minimum, torch.maximum))
+    worth = (low + 0.1 * high).masked_fill(~there, -torch.inf).view(-1, count)
+    chosen[several] = tried.units.gather(1, worth.argmax(dim=1, keepdim=True))[:, 0].long()
+    return chosen

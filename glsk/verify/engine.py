@@ -1,0 +1,116 @@
+"""Bounds of subproblems twice over: float32 finds the multipliers, float64 with rigorous slack decides.
+
+A float32 bound is never believed. What it says is done is bounded again by float64 with the same multipliers, over root
+bounds that are float64's widened by their own rounding (:mod:`glsk.verify.rounding`).
+"""
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import glsk
+from glsk import box
+from glsk.bounds.subproblems import Roots, SubproblemBounds
+from glsk.errors import NumericalError
+from glsk.verify.rounding import Rounding
+
+
+class Networks:
+    """One network, copied, in float64 (``exact``) and float32 (``single``), and both bounded."""
+
+    def __init__(self, net: nn.Module, input_shape: tuple[int, ...]) -> None:
+        self.exact = copy.deepcopy(net).to(device="cpu", dtype=torch.float64)
+        self.single = copy.deepcopy(self.exact).float()
+        for parameter in (*self.exact.parameters(), *self.single.parameters()):
+            parameter.requires_grad_(False)
+        self.bounded = glsk.BoundedModule(self.exact, input_shape)
+        self.screening = glsk.BoundedModule(self.single, input_shape)
+
+    def outputs(self, x: Tensor) -> Tensor:
+        """Float64 outputs [N, K] of x [N, *input_shape] in data units. Raises NumericalError if one is not finite."""
+        with torch.no_grad():
+            found: Tensor = self.exact(x.double())
+        if not bool(found.isfinite().all()):
+            raise NumericalError("the network's outputs are NaN or infinite")
+        return found
+
+
+class Engine:
+    """Bounds over some boxes.
+
+    Args:
+        networks: what is bounded.
+        x_L, x_U: float64 boxes [I, *input_shape].
+        backend, memory_limit: of the ops.
+    """
+
+    def __init__(
+        self, networks: Networks, x_L: Tensor, x_U: Tensor, *, backend: str = "auto", memory_limit: int = 1 << 30
+    ) -> None:
+        self.networks = networks
+        self.options: dict[str, Any] = {"backend": backend, "memory_limit": memory_limit}
+        self._of(x_L, x_U, Roots.of(networks.bounded, x_L, x_U, method="CROWN", **self.options))
+
+    def _of(self, x_L: Tensor, x_U: Tensor, computed: Roots) -> None:
+        self.ends = x_L, x_U
+        self.rounding = Rounding(self.networks.bounded, x_L, x_U)
+        self.moved = self.rounding.packed()
+        self._set(computed)
+
+    def take(self, boxes: Tensor) -> "Engine":
+        """An engine of some of the boxes."""
+        if len(boxes) == len(self.ends[0]):
+            return self
+        found = copy.copy(self)
+        parts = {name: getattr(self.computed, name)[boxes] for name in ("x_L", "x_U", "lower", "upper")}
+        found._of(self.ends[0][boxes], self.ends[1][boxes], replace(self.computed, **parts))
+        return found
+
+    def _set(self, computed: Roots) -> None:
+        """Take computed root bounds, and widen them."""
+        self.computed = computed
+        self.roots = replace(computed, lower=computed.lower - self.moved, upper=computed.upper + self.moved)
+        hidden = {
+            name: (self.roots.lower[:, part].float(), self.roots.upper[:, part].float())
+            for name, part in computed.units.items()
+        }
+        ends = (end.float() for end in self.ends)
+        self.screens = Roots.of(self.networks.screening, *ends, hidden=hidden, **self.options)
+
+    @property
+    def unstable(self) -> Tensor:
+        """Which hidden units [I, U] are unstable."""
+        found = torch.zeros_like(self.roots.lower, dtype=torch.bool)
+        for part in self.roots.units.values():
+            found[:, part] = (self.roots.lower[:, part] < 0) & (self.roots.upper[:, part] > 0)
+        return found
+
+    def tighten(self, iterations: int) -> None:
+        """Optimise the root bounds of every unstable unit."""
+        self._set(self.computed.tightened(iterations=iterations))
+
+    def screen(self, C: Tensor, index: Tensor, **how: Any) -> SubproblemBounds:
+        """Float32 bounds of float64 rows C [B, S, K] in boxes ``index`` [B]; ``how`` is of ``Roots.bound``."""
+        return self.screens.bound(C.float(), index=index, **how)
+
+    def proves(self, C: Tensor, b: Tensor, index: Tensor, splits: Tensor | None, duals: Tensor | None) -> Tensor:
+        """Of which subproblems some row of C y - b is positive everywhere: bool [B], by ``duals`` [B, S, U], proved."""
+        start = None if duals is None else duals.double()
+        lower = self.roots.bound(C, index=index, splits=splits, start=start, iterations=1, duals=False).lower
+        slack = self.slack(C, index, splits, start)
+        return (lower - slack > b).any(dim=1)
+
+    def slack(self, C: Tensor, index: Tensor, splits: Tensor | None, duals: Tensor | None) -> Tensor:
+        """What float64 rounding may have added to bounds of these rows: [B, S]."""
+        multipliers = None
+        if splits is not None and duals is not None:
+            multipliers = (duals.clamp(min=0) * (self.moved[index] * (splits != 0)).unsqueeze(1)).sum(-1)
+        return self.rounding.rows(C, index=index, multipliers=multipliers, widened=True)
+
+    def in_data_units(self, x: Tensor) -> Tensor:
+        """A normalised input [n] in data units, [*input_shape]."""
+        chain = self.roots.chain
+        return box.denormalised(chain, x.unflatten(0, chain.input_shape)[None])[0]
