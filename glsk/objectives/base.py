@@ -10,6 +10,7 @@ from torch import Tensor
 import glsk
 from glsk import ops
 from glsk.errors import NumericalError
+from glsk.objectives import regularisers
 from glsk.precision import TRAINING_DEFAULT, using_precision, validate_for_training
 from glsk.transfer import Mark
 
@@ -112,7 +113,7 @@ class Objective(ABC):
         """
         start = Mark(batch.x.device)
         with using_precision(self.precision):
-            losses = self._losses(batch, params)
+            losses = self._losses(batch, params) + self._regularisers(batch, params)
         self.spans.append(Span(start, Mark(batch.x.device)))
         if not self.checked:
             losses = losses.masked_fill(~self._finite(params), float("nan"))
@@ -121,6 +122,23 @@ class Objective(ABC):
     @abstractmethod
     def _losses(self, batch: MiniBatch, params: Tensor | None) -> Tensor:
         """The losses [P]; [1] without members."""
+
+    def _regularisers(self, batch: MiniBatch, params: Tensor | None) -> Tensor | float:
+        """The warm-up regularisers [P], if the settings ask for them and eps has not reached its final value."""
+        own: Any = self.settings
+        weight = (1 - batch.ramp) * getattr(own, "regularisation", 0.0)
+        if weight <= 0:
+            return 0.0
+        return weight * regularisers.warm_up(
+            self.bounded,
+            batch.x,
+            batch.eps,
+            self.clip,
+            params,
+            tolerance=own.regularisation_tolerance,
+            backend=self.backend,
+            check_finite=self.checked,
+        )
 
     def _lower_margins(self, batch: MiniBatch, params: Tensor | None, method: str, **box: Any) -> Tensor:
         """Lower bounds [P, B, K - 1] of the margins over ``box``; by default over the ball of radius eps."""

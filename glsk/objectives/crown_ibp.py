@@ -7,10 +7,11 @@ from torch import Tensor
 from glsk.attacks.settings import check_share
 from glsk.objectives.base import MiniBatch, Objective
 from glsk.objectives.registry import objective
+from glsk.objectives.regularisers import RegulariserSettings
 
 
 @dataclass(frozen=True)
-class CrownIbpSettings:
+class CrownIbpSettings(RegulariserSettings):
     """Of CROWN-IBP.
 
     Attributes:
@@ -26,6 +27,7 @@ class CrownIbpSettings:
     beta_end: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_share("beta_start", self.beta_start)
         check_share("beta_end", self.beta_end)
 

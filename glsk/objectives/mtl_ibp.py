@@ -10,10 +10,11 @@ from glsk.bounds import Bounds
 from glsk.objectives import interval
 from glsk.objectives.attacked import Attacked, Sample
 from glsk.objectives.registry import objective
+from glsk.objectives.regularisers import RegulariserSettings
 
 
 @dataclass(frozen=True)
-class ExpressiveSettings(AttackSettings):
+class ExpressiveSettings(AttackSettings, RegulariserSettings):
     """Of the losses between an adversarial one and that of interval bounds.
 
     Attributes:
@@ -25,7 +26,8 @@ class ExpressiveSettings(AttackSettings):
     attack_radius: float = 1.0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        AttackSettings.__post_init__(self)
+        RegulariserSettings.__post_init__(self)
         check_share("alpha", self.alpha)
         check_share("attack_radius", self.attack_radius, most=float("inf"), zero=False)
 

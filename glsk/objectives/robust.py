@@ -7,6 +7,7 @@ from torch import Tensor
 from glsk import bounds
 from glsk.objectives import crown_ibp, registry
 from glsk.objectives.base import MiniBatch, Objective
+from glsk.objectives.regularisers import RegulariserSettings
 
 
 class Robust(Objective):
@@ -16,6 +17,8 @@ class Robust(Objective):
         method: the relaxation, any name :func:`glsk.canonical_method` accepts.
         *args, **engine: as :class:`Objective`'s.
     """
+
+    Settings = RegulariserSettings
 
     def __init__(self, *args: Any, method: str = "CROWN", **engine: Any) -> None:
         super().__init__(*args, **engine)

@@ -10,10 +10,11 @@ from glsk.bounds import Bounds
 from glsk.objectives import interval
 from glsk.objectives.attacked import Attacked, Sample
 from glsk.objectives.registry import objective
+from glsk.objectives.regularisers import RegulariserSettings
 
 
 @dataclass(frozen=True)
-class SabrSettings(AttackSettings):
+class SabrSettings(AttackSettings, RegulariserSettings):
     """Of SABR.
 
     Attributes:
@@ -23,7 +24,8 @@ class SabrSettings(AttackSettings):
     tau: float = 0.4
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        AttackSettings.__post_init__(self)
+        RegulariserSettings.__post_init__(self)
         check_share("tau", self.tau, zero=False)
 
 

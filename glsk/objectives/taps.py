@@ -14,10 +14,11 @@ from glsk.bounds import Bounds
 from glsk.objectives import interval
 from glsk.objectives.attacked import Attacked, Sample
 from glsk.objectives.registry import objective
+from glsk.objectives.regularisers import RegulariserSettings
 
 
 @dataclass(frozen=True)
-class TapsSettings(LatentSettings):
+class TapsSettings(LatentSettings, RegulariserSettings):
     """Of TAPS.
 
     Attributes:
@@ -34,7 +35,8 @@ class TapsSettings(LatentSettings):
     bounds_while_annealing: bool = True
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        LatentSettings.__post_init__(self)
+        RegulariserSettings.__post_init__(self)
         check_count("classifier_layers", self.classifier_layers, 1)
         check_share("connector", self.connector, zero=False)
         check_share("gradient_scale", self.gradient_scale, most=float("inf"), zero=False)

@@ -39,7 +39,7 @@ def test_unknown_names(call):
 
 
 def test_a_setting_of_another_objective_is_refused(bounded):
-    with pytest.raises(ValueError, match="attack_steps: IBP has no such setting; it has: none"):
+    with pytest.raises(ValueError, match="attack_steps: IBP has no such setting; it has: regularisation"):
         objectives.create("IBP", bounded, 3, {"attack_steps": 3})
     with pytest.raises(ValueError, match="taus: PGD has no such setting; it has: attack_steps"):
         objectives.create("PGD", bounded, 3, {"taus": 3})

@@ -17,6 +17,8 @@ BAD = [
     *[("STAPS", "latent_steps", value) for value in (-1, 2.5)],
     *[("STAPS", "latent_step_size", value) for value in (-1, INF)],
     *[("TAPS", "latent_restarts", value) for value in (0, None)],
+    *[(name, "regularisation", value) for name in ("IBP", "SABR", "STAPS", "CC-IBP") for value in (-1, INF, NAN)],
+    *[("CROWN", "regularisation_tolerance", value) for value in (0, 1.5, None)],
     ("TAPS", "bounds_while_annealing", 1),
     *[(name, "alpha", value) for name in ("MTL-IBP", "CC-IBP", "Exp-IBP") for value in (-0.1, 1.1, NAN, "0.5")],
     *[("MTL-IBP", "attack_radius", value) for value in (0, -1, INF)],
