@@ -74,8 +74,8 @@ def tightness(width: Tensor, lower: Tensor, upper: Tensor, tolerance: float) -> 
 def balance(lower: Tensor, upper: Tensor, tolerance: float) -> Tensor:
     """How far active and inactive units are from balance in a layer's bounds [P, B, n]: [P].
 
-    Of the sums of their centres, and of the squares of these around their mean, ReLU(tau - r) / tau with r <= 1 the ratio
-    of active to inactive, or its inverse. Where there is neither an active nor an inactive unit, 0.
+    Of the sums of their centres, and of the squares of these around their mean, ReLU(tau - r) / tau with r <= 1 the
+    ratio of active to inactive, or its inverse. Where there is neither an active nor an inactive unit, 0.
     """
     center, active, inactive = (lower + upper) / 2, lower > 0, upper < 0
     spread = (center - center.mean(dim=(1, 2), keepdim=True)).square()
