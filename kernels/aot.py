@@ -115,12 +115,12 @@ def compile_ibp(layer: Geometry, relu: bool, capability: int) -> Binary:
     return compile_kernel(ibp_affine.ibp_affine_kernel, constants, tile.warps, capability)
 
 
-def crown_plans(layers: Sequence[Geometry], specification_rows: int, capability: int) -> list[Plan]:
+def crown_plans(layers: Sequence[Geometry], specification_rows: int, capability: int, lines: int = 2) -> list[Plan]:
     """The plans of CROWN's passes as training runs them: every hidden layer after the first, then the specification."""
     aim = config.target(capability)
     hidden = range(1, len(layers) - 1)
-    plans = [make_plan(tuple(layers[: k + 1]), False, 2 * layers[k].out_features, aim) for k in hidden]
-    return [*plans, make_plan(tuple(layers), True, specification_rows, aim)]
+    plans = [make_plan(tuple(layers[: k + 1]), False, 2 * layers[k].out_features, aim, lines) for k in hidden]
+    return [*plans, make_plan(tuple(layers), True, specification_rows, aim, lines)]
 
 
 def compile_small(plan: Plan, capability: int) -> list[Binary]:

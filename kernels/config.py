@@ -61,11 +61,12 @@ def target(capability: int) -> Target:
     return HOPPER if 90 <= capability < 120 else AMPERE
 
 
-def for_depth(aim: Target, products: int) -> Target:
-    """The target of a pass of that many products: a long one leaves no registers for uncut depths."""
+def for_depth(aim: Target, products: int, lines: int) -> Target:
+    """The target of a pass of that many products: a long one leaves no registers for uncut depths, and nor do lines
+    that are given, of which a ReLU step reads twice as many (``lines`` 4, not 2)."""
     if products == 1:
         return replace(aim, max_block_n=min(aim.max_block_n, LONE_BLOCK_N))
-    return aim if products <= 3 else replace(aim, whole_block_k=aim.max_block_k)
+    return aim if products <= 3 and lines == 2 else replace(aim, whole_block_k=aim.max_block_k)
 
 
 @cache

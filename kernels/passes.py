@@ -42,7 +42,8 @@ def launch_pass(
     pairs = members * samples
     if not lower.numel():
         return lower, upper
-    plan = make_plan(tuple(layers), C is not None, sides * rows, config.target(config.capability(x_L.device)))
+    count = 2 if lines is None else 4
+    plan = make_plan(tuple(layers), C is not None, sides * rows, config.target(config.capability(x_L.device)), count)
     with launch.on(x_L):
         x_L, x_U = (t if t.stride(2) == 1 else t.contiguous() for t in (x_L, x_U))
         if x_L.stride() != x_U.stride():
@@ -62,7 +63,7 @@ def launch_pass(
             x_L, x_U, launch.member_stride(x_L), x_L.stride(1),
             units, counts, lower, lower if upper is None else upper, scratch,
             pairs, samples, rows, row_blocks,
-            PLAN=plan, SIDES=sides, LISTED=known is not None, LINES=2 if lines is None else 4,
+            PLAN=plan, SIDES=sides, LISTED=known is not None, LINES=count,
             PRECISION=launch.precision(),
             num_warps=plan.warps,
         )  # fmt: skip
@@ -80,7 +81,9 @@ def pass_workspace(
 ) -> workspace.Workspace:
     """What :func:`launch_pass` allocates for a two-sided pass; ``spec_rows``: rows of C, None for the last layer's."""
     rows = layers[-1].out_features if spec_rows is None else spec_rows
-    plan = make_plan(layers, spec_rows is not None, 2 * rows, config.target(config.capability(device)))
+    aim = config.target(config.capability(device))
+    plans = [make_plan(layers, spec_rows is not None, 2 * rows, aim, lines) for lines in (2, 4)]
+    plan = max(plans, key=lambda plan: plan.packed)  # they differ in nothing else that counts
     inputs = layers[0].in_features
     return workspace.Workspace(
         per_member=4 * plan.packed,

@@ -40,13 +40,14 @@ def spatial(layers: Sequence[Geometry]) -> list[Geometry]:
 
 
 @cache
-def make_plan(layers: tuple[Geometry, ...], from_C: bool, row_limit: int, aim: config.Target) -> Plan:
+def make_plan(layers: tuple[Geometry, ...], from_C: bool, row_limit: int, aim: config.Target, lines: int = 2) -> Plan:
     """The plan of a pass over ``layers``.
 
     Args:
         from_C: whether rows are those of C, not the last layer's units.
         row_limit: one-sided rows of a pair.
         aim: what it is compiled for.
+        lines: values a unit that its ReLU step reads: 2 of CROWN's lines, 4 of any.
     """
     chain = spatial(layers)
     slope_offsets, bias_offsets, slopes, packed = [], [], 0, 0
@@ -79,7 +80,7 @@ def make_plan(layers: tuple[Geometry, ...], from_C: bool, row_limit: int, aim: c
         relu, slope, bias = below(len(chain) - 1)
         pending = list(range(len(chain) - 1))
 
-    aim = config.for_depth(aim, len(pending))
+    aim = config.for_depth(aim, len(pending), lines)
     shapes: list[tuple[int, Axis, Axis]] = []
     for j in reversed(pending):
         y, x = _axes(chain[j], window, aim)

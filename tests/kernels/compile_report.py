@@ -45,6 +45,10 @@ def report(capability: int, nets: list[str]) -> list[dict[str, object]]:
             add(name, aot.compile_pass(plan, 1 + rows, rows, 2, "tf32x3", capability), True)
         if not nets:
             continue
+        for plan in aot.crown_plans(layers, 9, capability, lines=4)[1:] if net == "cnn5" else []:
+            rows = not plan.start.from_C
+            name = f"{net} any lines, {'pass to layer' if rows else 'specification after layer'} {plan.depth}"
+            add(name, aot.compile_pass(plan, 1 + rows, rows, 4, "tf32x3", capability), True)
         for plan in dict.fromkeys((plans[0], heaviest)):
             binary = aot.compile_pass(plan, 1, False, 2, "tf32x3", capability)
             add(f"{net} HBox pass to layer {plan.depth}", binary, True)
