@@ -19,10 +19,10 @@ _NETWORK = {"model": "cnn3", "dataset": "set", "input_shape": list(_SHAPE), "num
 
 def seeds() -> list[bytes]:
     """A checkpoint, and what one says."""
-    meta = {"format": 1, "step": 5, "config": Config().to_dict(), "network": _NETWORK, "data": "00", "phase": 1,
-            "index": 2, "evaluated": True, "stage": {}, "results": {}}  # fmt: skip
+    meta = {"format": 2, "step": 5, "config": Config().to_dict(), "network": _NETWORK, "data": "00", "phase": 1,
+            "index": 2, "evaluated": True, "estimator": {}, "results": {}}  # fmt: skip
     short = {**meta, "config": {}}
-    texts = [json.dumps(meta).encode(), json.dumps(short).encode(), b'{"format": 1, "step": 5}']
+    texts = [json.dumps(meta).encode(), json.dumps(short).encode(), b'{"format": 2, "step": 5}']
     return [*(b"\1" + text for text in texts), b"\0" + _saying(texts[1])]
 
 

@@ -41,7 +41,7 @@ class Gradient(Estimator):
         super().__init__(job, settings)
         self.objective = job.objective(True)
         self.parameters = list(job.net.parameters())
-        self.optimizer = torch.optim.Adam(self.parameters)
+        self.optimizer = torch.optim.Adam(self.parameters, fused=True)
 
     def step(self, index: int) -> Mapping[str, float]:
         batch, lr = self.job.minibatch(index), self.job.lr(index)

@@ -15,6 +15,7 @@ from glsk import settings
 from glsk.estimators.gradient import Gradient, differentiate
 from glsk.objectives.base import MiniBatch, Objective, Span
 from glsk.seeds import stream
+from glsk.transfer import to_device
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def perturbed(centre: Tensor, count: int, stdev: Tensor | float, antithetic: boo
         draws: CPU generator of the perturbations.
     """
     rows = count // 2 if antithetic else count
-    noise = torch.randn(rows, len(centre), generator=draws, dtype=centre.dtype).to(centre.device) * stdev
+    noise = to_device(torch.randn(rows, len(centre), generator=draws, dtype=centre.dtype), centre.device) * stdev
     return centre + (torch.cat([noise, -noise]) if antithetic else noise)
 
 

@@ -177,7 +177,7 @@ def _resolve(backend: str, first: Tensor) -> str:
 def _as_written(like: Tensor) -> Iterator[None]:
     """PyTorch multiplies within it in the dtype it is given: no autocast, no TF32."""
     kind = like.device.type
-    if torch.is_autocast_enabled(kind):
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         with torch.autocast(kind, enabled=False), full_float32(like):
             yield
     else:

@@ -49,7 +49,7 @@ class Batches:
             order = torch.randperm(len(self.x), generator=stream(self.seed, "order", epoch))
             self._order = to_device(order, self.device)
         rows = self._order[index * self.batch_size : (index + 1) * self.batch_size]
-        x, y = self.x[rows], self.y[rows]
+        x, y = self.x.index_select(0, rows), self.y.index_select(0, rows)
         if self.augmented:
             x = augment(x, stream(self.seed, "augment", step))
         return x, y

@@ -13,6 +13,7 @@ from rich.console import Console
 
 import glsk
 from glsk import backends, stopping
+from glsk.allocator import keep_freed_memory
 from glsk.data import load
 from glsk.device import check_device
 from glsk.errors import CheckpointError
@@ -66,6 +67,7 @@ def train(
         Stopped: a signal ended the run; the message says where, and how it goes on. A KeyboardInterrupt.
     """
     device = _device(config)
+    keep_freed_memory()
     with (
         torch.cuda.device(device) if device.type == "cuda" else nullcontext(),  # or the backends look at GPU 0
         stopping.listening(),

@@ -52,9 +52,7 @@ class Metrics:
             self._file.flush()
         if self._writer is not None:
             with naming(self.scalars):
-                for name, value in record.items():
-                    if name not in ("step", "stage") and isinstance(value, int | float):
-                        self._writer.add_scalar(f"{record['stage']}/{name}", value, record["step"])
+                self._writer.file_writer.add_summary(_summary(record), record["step"])
 
     def close(self) -> None:
         """Raises OSError naming the file, if what was written last has not reached it."""
@@ -107,3 +105,11 @@ def _writer(folder: Path, step: int) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(folder), purge_step=step + 1)
+
+
+def _summary(record: dict[str, Any]) -> Any:
+    """All numbers of a record as one event: one each would take longer than a short step."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    numbers = {n: v for n, v in record.items() if n not in ("step", "stage") and isinstance(v, int | float)}
+    return Summary(value=[Summary.Value(tag=f"{record['stage']}/{n}", simple_value=v) for n, v in numbers.items()])

@@ -161,3 +161,11 @@ def test_a_batch_that_is_copied_waits(gpu):
     batches = Batches(torch.rand(7, *SHAPE), torch.arange(7) % 4, 3, 0)
     with pytest.raises(WaitError, match="a copy"), no_waits():
         batches.batch(0)[0].to("meta")
+
+
+@pytest.mark.parametrize("members", [0, 2])
+def test_a_step_with_a_control_variate(gpu, members):
+    stage = make_stage(control=True, control_members=members)
+    with no_waits():
+        for index in range(5):
+            stage.step(index)

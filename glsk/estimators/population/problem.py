@@ -9,6 +9,7 @@ import torch
 from evotorch import Problem, SolutionBatch
 from torch import Tensor
 
+from glsk.allocator import keep_freed_memory
 from glsk.errors import GlskError
 from glsk.estimators.population import local_ray
 from glsk.objectives.base import MiniBatch, Objective, Span
@@ -77,6 +78,7 @@ class MembersProblem(Problem):
         if self._objective is None:
             if self.is_remote:
                 torch.set_num_threads(self.threads)
+                keep_freed_memory()
             self._objective = self._make_objective()
         self._objective.restart()
         members = batch.access_values(keep_evals=True).to(self._evaluates_on)

@@ -51,4 +51,4 @@ def residual_share(algorithm: PGPE, gradient: Tensor) -> Tensor:
     differences = (losses[0::2] - losses[1::2]) / 2
     residuals = differences - (population.access_values(keep_evals=True)[0::2] - distribution.mu) @ gradient
     total = differences.square().sum()
-    return torch.where(total > 0, residuals.square().sum() / total, 1.0)
+    return (residuals.square().sum() / total).masked_fill(total == 0, 1.0)
