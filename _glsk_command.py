@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -13,7 +14,15 @@ def main() -> None:
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:
             signal.signal(number, _end)
-    from glsk.cli import app
+    try:
+        from glsk.cli import app
+    except ModuleNotFoundError as error:
+        from glsk.requiring import advice
+
+        if (how := advice(error)) is None:
+            raise
+        print(f"glsk: error: {how}", file=sys.stderr)
+        sys.exit(2)
 
     for number, handler in before.items():
         signal.signal(number, handler)

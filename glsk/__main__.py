@@ -1,6 +1,6 @@
 """``python -m glsk``: the command line."""
 
-from glsk.cli import app
+from _glsk_command import main
 
 if __name__ == "__main__":
-    app(prog_name="python -m glsk")
+    main()

@@ -1,21 +1,46 @@
-"""What to say where a package that only some of glsk needs is not installed."""
+"""Packages that only some of glsk needs, and what to say where one is not installed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from glsk.errors import MissingPackageError
 
+EXTRAS = {
+    "typer": "cli",
+    "rich": "cli",
+    "safetensors": "cli",
+    "evotorch": "train",
+    "pooch": "train",
+    "ray": "train",
+    "tensorboard": "train",
+    "mlxtend": "demo",
+    "onnx": "verify",
+    "google": "verify",  # protobuf, which onnx brings
+    "scipy": "verify",
+    "matplotlib": "plot",
+    "triton": "triton",
+}
+"""Package, by the name that is imported -> the extra of glsk that brings it."""
+
+
+def advice(error: ImportError) -> str | None:
+    """How to install what an import did not find; None if that is none of :data:`EXTRAS`."""
+    package = (error.name or "").partition(".")[0]
+    if not isinstance(error, ModuleNotFoundError) or package not in EXTRAS:
+        return None
+    return f"the package {package} is not installed: pip install 'glsk[{EXTRAS[package]}]'"
+
 
 @contextmanager
-def requiring(package: str, extra: str, purpose: str) -> Iterator[None]:
-    """An import of ``package`` in the block that fails says what it is for and how to install it.
+def requiring(purpose: str) -> Iterator[None]:
+    """An import in the block that finds a package of :data:`EXTRAS` missing says what for, and how to install it.
 
     Raises:
-        MissingPackageError: in place of the ModuleNotFoundError of that package.
+        MissingPackageError: in place of that ModuleNotFoundError.
     """
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] != package:
+        if (how := advice(error)) is None:
             raise
-        raise MissingPackageError(f"{purpose} needs {package}: pip install 'glsk[{extra}]'") from error
+        raise MissingPackageError(f"{purpose}: {how}") from error

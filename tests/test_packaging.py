@@ -1,5 +1,6 @@
 """What ships, what setup.py does with and without a compiler, and what must not be in the repository."""
 
+import ast
 import importlib.metadata
 import importlib.util
 import os
@@ -14,8 +15,11 @@ from types import ModuleType
 
 import pytest
 from packaging.requirements import Requirement
+from typer.testing import CliRunner
 
 import glsk
+from glsk.cli import app
+from glsk.requiring import EXTRAS
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -71,11 +75,75 @@ def test_kernels_is_installed_inside_the_package():
     assert Path(spec.origin).read_bytes() == (ROOT / "kernels" / "__init__.py").read_bytes()
 
 
+def test_whatever_is_imported_is_declared():
+    declared = [Requirement(r) for rs in PROJECT["optional-dependencies"].values() for r in rs]
+    names = {r.name for r in (*declared, *map(Requirement, PROJECT["dependencies"]))}
+    standard = sys.stdlib_module_names | {"glsk", "_glsk_command", "google"}  # google.protobuf comes as protobuf
+    for path in (ROOT / "glsk").rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        for found in ast.walk(tree):
+            modules = [a.name for a in found.names] if isinstance(found, ast.Import) else []
+            modules += [found.module] if isinstance(found, ast.ImportFrom) and not found.level else []
+            unknown = {m.partition(".")[0] for m in modules} - standard - names
+            assert not unknown, f"{path}: {unknown}"
+    assert set(EXTRAS) - {"google"} <= names
+    extras = {e: {Requirement(r).name for r in rs} for e, rs in PROJECT["optional-dependencies"].items()}
+    assert all(package in extras[extra] for package, extra in EXTRAS.items() if package != "google")
+
+
+BARE = """
+import sys
+
+class Bare:  # an environment with PyTorch and NumPy alone
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ABSENT:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Bare())
+"""
+
+
+def bare(script: str) -> subprocess.CompletedProcess[str]:
+    text = BARE.replace("ABSENT", repr(set(EXTRAS))) + script
+    return subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=120)
+
+
+def test_the_library_needs_pytorch_and_numpy_alone():
+    ended = bare(
+        "import torch, glsk, glsk.formats, glsk.verify, glsk.data, glsk.objectives, glsk.training\n"
+        "net = glsk.models.build('cnn3', (1, 8, 8))\n"
+        "lower, _ = glsk.BoundedModule(net, (1, 8, 8)).compute_bounds(torch.rand(2, 1, 8, 8), eps=0.1)\n"
+        "assert lower.shape == (2, 10)\n"
+        "try: glsk.formats.onnx_bytes(net, (1, 8, 8))\n"
+        "except glsk.MissingPackageError as error: print(error)\n"
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == "writing ONNX: the package onnx is not installed: pip install 'glsk[verify]'\n"
+
+
+@pytest.mark.parametrize(
+    "command", ["import _glsk_command; _glsk_command.main()", "import runpy; runpy.run_module('glsk')"]
+)
+def test_the_command_names_what_it_needs(command):
+    ended = bare(command.replace("run_module('glsk')", "run_module('glsk', run_name='__main__')"))
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert re.fullmatch(r"glsk: error: the package \w+ is not installed: pip install 'glsk\[cli\]'\n", ended.stderr)
+
+
+def test_a_command_names_the_extra_that_it_needs(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    monkeypatch.delitem(sys.modules, "glsk.training.checkpoint", raising=False)
+    monkeypatch.delitem(sys.modules, "glsk.training.weights", raising=False)
+    result = CliRunner().invoke(app, ["bounds", str(tmp_path / "none")])
+    assert result.exit_code == 2
+    assert result.stderr == "glsk: error: the package safetensors is not installed: pip install 'glsk[cli]'\n"
+
+
 def test_every_requirement_is_pinned():
     text = (ROOT / "constraints.txt").read_text()
     pinned = {re.split(r"[=<>]", line)[0].lower() for line in text.splitlines() if line and not line.startswith("#")}
     wanted = [*PROJECT["dependencies"], *(r for rs in PROJECT["optional-dependencies"].values() for r in rs)]
-    assert {re.split(r"[=<>;\[ ]", requirement)[0].lower() for requirement in wanted} <= pinned
+    assert {re.split(r"[=<>;\[ ]", requirement)[0].lower() for requirement in wanted} <= pinned | {"glsk"}
     assert "://" not in text
 
 

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from glsk.errors import GlskError
+from glsk.requiring import advice
 
 BAD_INPUT, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
 
@@ -54,6 +55,8 @@ def _expected(error: Exception) -> str | None:
     """What to say of an error that is not a fault of glsk; None for one that is."""
     if isinstance(error, GlskError | ValueError | OSError):
         return str(error) or type(error).__name__
+    if isinstance(error, ImportError):
+        return advice(error)
     if isinstance(error, ZeroDivisionError | OverflowError):
         return f"a number that was given cannot be used ({error})"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is PyTorch's

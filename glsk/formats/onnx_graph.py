@@ -67,7 +67,7 @@ def read_graph(path: Path) -> Graph:
         DataError: it is no ONNX file, or damaged.
         UnsupportedLayerError: it has several inputs or outputs, a size that is not known, or another operator set.
     """
-    with requiring("onnx", "verify", "reading ONNX"):
+    with requiring("reading ONNX"):
         import onnx
         from google.protobuf.message import DecodeError
 

@@ -31,7 +31,7 @@ def onnx_bytes(net: nn.Module, input_shape: int | tuple[int, ...] | Tensor) -> b
         TypeError, ValueError, glsk.UnsupportedLayerError: as ``BoundedModule`` raises them, or the dtypes differ.
         glsk.MissingPackageError: onnx is not installed.
     """
-    with requiring("onnx", "verify", "writing ONNX"):
+    with requiring("writing ONNX"):
         from onnx import TensorProto, helper, numpy_helper
 
     shape = read_input_shape(input_shape)

