@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from glsk.ops import affine
+from glsk.requiring import requiring
 from glsk.verify.engine import Engine
 from glsk.verify.goals import Goals
 
@@ -21,7 +22,8 @@ def decide_leaf(engine: Engine, goals: Goals, goal: int, splits: Tensor) -> tupl
         goal: which goal.
         splits: [U], of every unit that the box leaves unstable.
     """
-    from scipy.optimize import linprog  # only here: it takes long to import
+    with requiring("a subproblem without free units"):
+        from scipy.optimize import linprog  # only here: it takes long to import
 
     box = int(goals.box[goal])
     units, outputs = _affine_pieces(engine, box, splits)
