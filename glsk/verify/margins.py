@@ -8,7 +8,11 @@ from torch import Tensor
 
 import glsk
 from glsk.precision import accurate
+from glsk.verify import outward
 from glsk.verify.rounding import Rounding, outward_ball
+
+AT_ONCE = 8
+"""Samples whose slack is looked at closer together: their passes are not cut to a memory limit."""
 
 
 def certified_rows(lower: Tensor) -> Tensor:
@@ -39,7 +43,32 @@ def lower_margins(
             return bounded.compute_bounds(x, eps=eps, clip=clip, **query)[0]
         low, high = outward_ball(x, eps, clip)
         lower, _ = bounded.compute_bounds(x_L=low, x_U=high, **query)
-        return held(lower, Rounding(bounded, low, high).rows(C))
+        found = held(lower, Rounding(bounded, low, high).rows(C))
+        left = ((lower > 0).all(dim=1) & ~certified_rows(found)).nonzero()[:, 0]
+        # In a deep network it may be only the slack that stands in the way.
+        for part in left.split(AT_ONCE) if len(left) else ():
+            found[part] = _closer(bounded, low[part], high[part], C[part], found[part], method, backend)
+        return found
+
+
+def _closer(
+    bounded: "glsk.BoundedModule", low: Tensor, high: Tensor, C: Tensor, found: Tensor, method: str, backend: str
+) -> Tensor:
+    """``found``, or bounds with a slack that costs more and is less."""
+    name = glsk.canonical_method(method)
+    if name in outward.METHODS:
+        _, lower = outward.hidden_and_rows(bounded, low, high, C, method=name, backend=backend)
+        return found if lower is None else torch.maximum(found, lower)
+    if name != "alpha-CROWN":
+        return found
+    moved, _ = outward.hidden_and_rows(bounded, low, high, None, backend=backend)
+    hidden = moved.by_name()
+    lower, _ = bounded.compute_bounds(
+        x_L=low, x_U=high, C=C, method=name, backend=backend, bound_upper=False,
+        intermediate=hidden, intermediate_mode="replace",
+    )  # fmt: skip
+    slack = Rounding(bounded, low, high, intermediate=hidden).rows(C, widened=True)
+    return torch.maximum(found, held(lower, slack))
 
 
 def held(lower: Tensor, slack: Tensor) -> Tensor:

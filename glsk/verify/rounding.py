@@ -13,28 +13,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from glsk import box, population
-from glsk.geometry import Geometry
+from glsk import box
 from glsk.network import Affine
 from glsk.ops import affine
+from glsk.verify.magnitudes import GROWTH, LINE_STEPS, SMALL, TINY, UNIT, Magnitudes, gamma, total
 
 if TYPE_CHECKING:
     from glsk.module import BoundedModule
-
-UNIT = 2.0**-53
-"""Of float64: a result is off by at most this share of it."""
-
-TINY, SMALL = 2.0**-960, 2.0**-1000
-"""Beside any number, and beside any sum: above what underflow can cost, flushed to zero (2^-1022) or not."""
-
-GROWTH = 1 + 2.0**-20
-"""More than the rounding of a layer's magnitudes here, and of a computed bound against its magnitude."""
-
-LAYER_STEPS, LINE_STEPS = 64, 16
-"""Roundings of a layer that do not depend on its size (lines, a folded BatchNorm, a pool's divisor, a leak), and of a
-line alone; docs/soundness.md counts fewer."""
-
-MOST_STEPS = 2**31
 
 
 class Rounding:
@@ -64,29 +49,21 @@ class Rounding:
         *,
         intermediate: Mapping[str, tuple[Tensor, Tensor]] | None = None,
     ) -> None:
-        chain = bounded.chain
-        if x_L.dtype != torch.float64:
-            raise ValueError(f"x_L: rounding is bounded in float64 only, got {x_L.dtype}")
-        lower, upper = box.resolve(chain, None, None, None, x_L, x_U, check_finite=True)
-        named = population.resolve(chain, bounded.net, None)
-        weights = population.assemble(chain, named)
-        if weights.weights[0].dtype != torch.float64:
-            raise ValueError(f"the network is {weights.weights[0].dtype}; rounding is bounded in float64 only")
-        self._steps = steps(chain.geometry)
-        self._gamma = gamma(3 * self._steps)
+        net = Magnitudes.of(bounded, x_L)
+        lower, upper = box.resolve(net.chain, None, None, None, x_L, x_U, check_finite=True)
+        self._steps, self._gamma = net.steps, gamma(3 * net.steps)
         self._hidden: list[Tensor] = []
         size = torch.maximum(lower.abs(), upper.abs()) + TINY
         # What the inputs of a layer are off by, as rows of it see them: for any hidden bounds, and for widened ones.
-        carried = widened = size * (0 if chain.normalize is None else 4 * UNIT)
+        carried = widened = size * net.input_error
         self._units = size.sum(1, keepdim=True)
-        for k, layer in enumerate(chain.layers):
-            weight = weights.weights[k].abs() + TINY
-            bias = affine.per_unit(weights.biases[k].abs() + _shift(layer, named) + TINY, layer.geometry)
-            moved = affine.forward(torch.stack((size, carried, widened)).flatten(0, 1)[None], weight, layer.geometry)
+        for k, layer in enumerate(net.layers):
+            moved = torch.stack((size, carried, widened)).flatten(0, 1)[None]
+            moved = affine.forward(moved, net.weights[k], layer.geometry)
             size, carried, widened = (moved[0] * GROWTH).unflatten(0, (3, -1))
-            size = (size + bias) * GROWTH
+            size = (size + net.biases[k]) * GROWTH
             self._last = size, carried, widened
-            if k == len(chain.layers) - 1:
+            if k == len(net.layers) - 1:
                 break
             self._units = self._units + size.sum(1, keepdim=True)
             error = self._error(size, carried)
@@ -99,7 +76,7 @@ class Rounding:
 
     def hidden(self, k: int) -> Tensor:
         """[I, n]: a computed bound of the outputs of affine layer k, moved outward by this, holds exactly."""
-        return _total(self._hidden[k])
+        return total(self._hidden[k])
 
     def packed(self) -> Tensor:
         """[I, U]: :meth:`hidden` of every affine layer but the last, one after the other."""
@@ -126,9 +103,9 @@ class Rounding:
         """
         size, carried = (part if index is None else part[index] for part in self._last[:: 2 if widened else 1][:2])
         rows = C.to(size).abs() + TINY
-        total, moved = ((rows * part[:, None]).sum(-1) * GROWTH for part in (size, carried))
-        slack = self._error(total, moved, index)
-        return _total((slack if multipliers is None else slack + multipliers) * GROWTH)
+        magnitude, moved = ((rows * part[:, None]).sum(-1) * GROWTH for part in (size, carried))
+        slack = self._error(magnitude, moved, index)
+        return total((slack if multipliers is None else slack + multipliers) * GROWTH)
 
     def _error(self, size: Tensor, carried: Tensor, index: Tensor | None = None) -> Tensor:
         """What a pass is off by at rows of this magnitude, and of these carried errors: [B, n]."""
@@ -150,29 +127,6 @@ def outward_ball(x: Tensor, eps: float | Tensor, clip: tuple[float, float] | Non
     return lower.clamp(min=clip[0]), upper.clamp(max=clip[1])
 
 
-def gamma(steps: float) -> float:
-    """steps u / (1 - steps u): what so many roundings in a row can change a product by, relatively."""
-    if steps > MOST_STEPS:
-        return math.inf
-    return steps * UNIT / (1 - steps * UNIT) * GROWTH
-
-
-def steps(layers: tuple[Geometry, ...]) -> int:
-    """More than the roundings on the way from any number to any bound of a chain, in any order of summation."""
-    first = layers[0]
-    total = first.in_features + LAYER_STEPS
-    for layer in layers:
-        taps = layer.kernel_height * layer.kernel_width
-        total += max(layer.in_channels, layer.out_channels) * taps + layer.out_features + LAYER_STEPS
-    return total
-
-
-def _shift(layer: Affine, named: Mapping[str, Tensor]) -> Tensor | float:
-    """What a folded BatchNorm adds to the magnitude of a bias: its own bias, which may cancel the rest."""
-    norm = layer.batch_norm
-    return 0.0 if norm is None or norm.bias is None else 2 * named[norm.bias].abs()
-
-
 def _activated(size: Tensor, error: Tensor, layer: Affine, given: Mapping[str, tuple[Tensor, Tensor]] | None) -> Tensor:
     """The magnitude of an activation's output and of its lines' terms, slope times input and intercept: [I, n].
 
@@ -186,8 +140,3 @@ def _activated(size: Tensor, error: Tensor, layer: Affine, given: Mapping[str, t
     inactive = upper + 2 * error < 0  # truly: even a split that says otherwise is then one that no input meets
     slope = torch.where(inactive, layer.leak + 8 * UNIT, 1.0)
     return (slope * size + intercept + error) * GROWTH
-
-
-def _total(slack: Tensor) -> Tensor:
-    """With infinity where an overflow leaves no number."""
-    return slack.nan_to_num(nan=math.inf, posinf=math.inf)

@@ -1,5 +1,6 @@
 """No network whose exact margin is 0 or less is certified, however small the float64 error that would have done it."""
 
+import itertools
 import math
 from fractions import Fraction
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 import glsk
 from glsk.verify.margins import certified_rows, lower_margins
+from glsk.verify.rounding import Rounding
 from tests.verify.exact import Exact, ranges, rational
 
 ZERO = torch.zeros(1, dtype=torch.long)
@@ -112,3 +114,24 @@ def test_hunted(net: nn.Sequential, data: st.DataObject, method: str, radius: fl
     finally:
         torch.set_flush_denormal(False)
     assert not held
+
+
+@pytest.mark.parametrize("method", [name for name in glsk.methods() if name != "HBox"])
+def test_in_a_deep_network_the_slack_is_looked_at_closer(method: str) -> None:
+    """A margin that the slack of one forward pass hides, and that of bounds moved outward does not."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = [20, *[60] * 9, 1]
+    layers: list[nn.Module] = []
+    for n, m in itertools.pairwise(sizes):
+        layers += [nn.Linear(n, m, dtype=torch.float64), nn.ReLU()]
+        layers[-2].weight.data = torch.randn(m, n, generator=generator, dtype=torch.float64) / n**0.5
+        layers[-2].bias.data.zero_()
+    net = one_output(nn.Sequential(*layers[:-1]))
+    x = torch.rand(1, 20, generator=generator, dtype=torch.float64)
+    net[-1].bias[0] = 1e-4 - net(x)[0, 0]
+    bounded = glsk.BoundedModule(net, (20,))
+    how = {"eps": 1e-9, "method": method, "num_classes": 2, "backend": "auto", "clip": (0.0, 1.0)}
+    assert Rounding(bounded, x, x).rows(glsk.margins(ZERO, 2).double()) > 1e-3
+    assert certified_rows(lower_margins(bounded, x, ZERO, **how))
+    net[-1].bias[0] -= 2e-4
+    assert not certified_rows(lower_margins(bounded, x, ZERO, **how))
