@@ -47,7 +47,9 @@ struct Reach {
 //   TILE   a lane a sample, a vector a row
 //   MIXED  a lane any pair of a row and one of the tile's samples
 //   KEPT   with either: coefficients before every activation, and the corner of the box that each row picks, are stored
-constexpr int TILE = 0, MIXED = 1, KEPT = 2;
+//   OWN    the lanes of each vector are subproblems of their own: the box has V vectors a unit; the corner is stored, and
+//          met
+constexpr int TILE = 0, MIXED = 1, KEPT = 2, OWN = 4;
 
 // Everything one step reads, for any block of rows.
 template <class T>
@@ -118,9 +120,15 @@ GLSK_INLINE void pass_activation(const Step<T>& s, int channel, int channels, in
 template <class T, int V, int S>
 GLSK_INLINE void meet_box(const Step<T>& s, int64_t input, const Vec<T> (&a)[V], Vec<T> (&sum)[V]) {
   constexpr int L = LANES<T>;
-  const T* ends = s.ends + 2 * L * input;
+  const T* ends = s.ends + (S & OWN ? V : 1) * 2 * L * input;
 #pragma GCC unroll 4
   for (int v = 0; v < V; ++v) {
+    if constexpr (S & OWN) {
+      const Vec<T> end = of_sign<T>(a[v], ends + 2 * L * v);
+      store<T>(s.corner + (input * V + v) * L, end);
+      sum[v] += a[v] * end;
+      continue;
+    }
     const Vec<T> end = pick<T, S>(a[v], ends, s.sample, v);
     if constexpr (S & KEPT) {
       store<T>(s.corner + (input * V + v) * L, end * s.scale[v]);

@@ -8,6 +8,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 // Bounds that overflow are found by NaN and infinity; docs/soundness.md needs them too.
 #if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
 #error "glsk must not be compiled with -ffast-math or -ffinite-math-only"
@@ -76,6 +80,25 @@ template <class T>
 GLSK_INLINE Vec<T> absolute(Vec<T> a) {
   constexpr auto sign = sizeof(T) == 4 ? int64_t(INT32_MIN) : INT64_MIN;
   return (Vec<T>)((Mask<T>)a & ~(Mask<T>{} + decltype(Mask<T>{}[0] + 0)(sign)));
+}
+
+// Lane by lane, of numbers >= 0.
+template <class T>
+GLSK_INLINE Vec<T> square_root(Vec<T> a) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return (Vec<T>)_mm512_maskz_sqrt_ps(0xffff, (__m512)a);
+  else
+    return (Vec<T>)_mm512_maskz_sqrt_pd(0xff, (__m512d)a);
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4)
+    return (Vec<T>)_mm256_sqrt_ps((__m256)a);
+  else
+    return (Vec<T>)_mm256_sqrt_pd((__m256d)a);
+#else
+  for (int i = 0; i < LANES<T>; ++i) a[i] = sizeof(T) == 4 ? __builtin_sqrtf(float(a[i])) : __builtin_sqrt(a[i]);
+  return a;
+#endif
 }
 
 // Whether any lane of a comparison holds.

@@ -158,6 +158,33 @@ struct OptimisedArgs {
   T rate, decay;           // the rate of iteration i is rate * decay^i
 };
 
+// Lower bounds of rows for subproblems of branch and bound: boxes of images, splits of hidden units, and duals (slopes of
+// free unstable units, multipliers of split ones) found by Adam; one weight set. A problem is a row of a subproblem.
+template <class T>
+struct BranchArgs {
+  int depth;
+  const Layer<T>* layers;
+  int64_t subproblems;
+  int rows;
+  int64_t units;           // of layers 0..depth-2, packed
+  const T* x_lower;        // [images, inputs]
+  const T* x_upper;
+  const T* lower;          // [images, units]
+  const T* upper;
+  const int64_t* index;    // [subproblems] their images, or null: one each
+  const int8_t* splits;    // [subproblems, units] or null
+  const T* C;              // [subproblems, rows, outputs]
+  const T* start;          // [subproblems, rows, units] or null: CROWN's slopes
+  const T* threshold;      // [subproblems, rows] or null
+  int iterations;
+  T rate_alpha, rate_beta, decay;
+  T* bounds;               // [subproblems, rows]
+  T* duals;                // [subproblems, rows, units] or null; where a unit has none, it is not written
+  T* coefficients;         // the same; of free units
+  T* corner;               // [subproblems, rows, inputs] or null
+  int threads;
+};
+
 // The kernels of one instruction set. They return false when they cannot get scratch memory.
 template <class T>
 struct KernelsOf {
@@ -168,6 +195,7 @@ struct KernelsOf {
   bool (*chain)(const ChainArgs<T>&);
   bool (*chain_backward)(const ChainGradientArgs<T>&);
   bool (*optimised)(const OptimisedArgs<T>&);
+  bool (*branch)(const BranchArgs<T>&);
 };
 
 struct Kernels {

@@ -31,7 +31,7 @@ class SubproblemBounds(NamedTuple):
         lower: [B, S], the best bound met.
         duals: [B, S, U]: of a split unit its multiplier beta >= 0, of a free unstable one its lower slope alpha in
             [0, 1], else 0.
-        coefficients: [B, S, U]: the row as a linear function of the units' outputs.
+        coefficients: [B, S, U]: the row as a linear function of the outputs of free unstable units, else 0.
         corner: [B, S, *input_shape], in data units: where in the box the row's linear function is least.
     """
 
@@ -137,7 +137,7 @@ class Roots:
         """Lower bounds of rows of the outputs, for B subproblems.
 
         Subproblems of one image should stand side by side: 16 of float32 (8 of float64) that follow each other are
-        computed together, and units that are stable, or split inactive, in all of them cost nothing.
+        computed together, and units that are stably inactive in all of them cost nothing.
 
         Args:
             C: rows [B, S, K].

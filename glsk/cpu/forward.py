@@ -6,6 +6,7 @@ from torch import Tensor
 from glsk import ops
 from glsk.cpu.given import Given, address, chain_given, ibp_given, kernel, pass_given
 from glsk.geometry import decode
+from glsk.ops.branch_pass import empty_outputs, require_in_range
 from glsk.ops.chain_bounds import empty_hidden
 from glsk.ops.crown_pass import empty_bounds, keep_known
 from glsk.ops.optimised_pass import DECAY
@@ -110,6 +111,52 @@ def optimised_pass(
         DECAY,
     )
     return keep_known(lower, upper, known_lower, known_upper)
+
+
+@ops.branch_pass.implement("cpu")
+def branch_pass(
+    x_L: Tensor,
+    x_U: Tensor,
+    weights: list[Tensor],
+    biases: list[Tensor],
+    lower: Tensor,
+    upper: Tensor,
+    index: Tensor | None,
+    splits: Tensor | None,
+    C: Tensor,
+    start: Tensor | None,
+    threshold: Tensor | None,
+    geometry: list[int],
+    leaks: list[float],
+    iterations: int,
+    lr_alpha: float,
+    lr_beta: float,
+    decay: float,
+    duals: bool,
+    coefficients: bool,
+    corner: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As ``glsk.ops.branch_pass``."""
+    require_in_range(index, x_L.shape[0])
+    bounds, *others = empty_outputs(x_L, lower, C, duals, coefficients, corner)
+    for wanted in others[:2]:
+        wanted.zero_()  # the kernel writes what is not
+    given = Given()
+    inputs = x_L, x_U, lower, upper, index, splits, C, start, threshold
+    kernel("branch_pass", x_L)(
+        given.layers(decode(geometry), weights, biases, leaks),
+        C.shape[0],
+        C.shape[1],
+        lower.shape[1],
+        [address(given.contiguous(tensor)) for tensor in inputs],
+        iterations,
+        lr_alpha,
+        lr_beta,
+        decay,
+        [address(bounds), *map(address, others)],
+        torch.get_num_threads(),
+    )
+    return bounds, others[0], others[1], others[2]
 
 
 @ops.chain_bounds.implement("cpu")

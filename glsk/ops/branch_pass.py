@@ -69,7 +69,7 @@ def branch_pass_reference(
             hidden unit is read. The others are of the iterate with that bound:
         duals: [B, S, U]: of a split unit its multiplier beta >= 0; of a free unit with lower < 0 < upper the slope
             alpha in [0, 1] of its ReLU (a leak k makes it k + (1 - k) alpha); else 0.
-        coefficients: [B, S, U], of the row on the units' outputs, after their activation.
+        coefficients: [B, S, U], of the row on the outputs of those free units (before it meets their lines); else 0.
         corner: [B, S, n], where in the box the row's linear function is least.
     """
     require_in_range(index, x_L.shape[0])
@@ -79,7 +79,7 @@ def branch_pass_reference(
     chosen = units.first() if start is None else units.projected(start)
     chosen = chosen.expand(C.shape[0], C.shape[1], -1)
     mean, square = torch.zeros_like(chosen), torch.zeros_like(chosen)
-    rates = torch.where(units.split[:, None] != 0, lr_beta, lr_alpha)
+    rates = torch.where(units.split[:, None] != 0, chosen.new_tensor(lr_beta), chosen.new_tensor(lr_alpha))
     best: Tensor | None = None
     kept: tuple[Tensor, ...] = ()
     going = torch.ones_like(C[..., 0], dtype=torch.bool)
@@ -107,7 +107,7 @@ def branch_pass_reference(
     return (
         best,
         kept[0].contiguous() if duals else best.new_empty(0),
-        kept[1] if coefficients else best.new_empty(0),
+        kept[1] * units.free[:, None] if coefficients else best.new_empty(0),
         torch.where(kept[2] >= 0, *ends) if corner else best.new_empty(0),
     )
 
