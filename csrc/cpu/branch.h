@@ -21,7 +21,7 @@ class BranchWorker {
 
   void run(int64_t q0, int count) {
     tile.load_problems(q0, count);
-    Vec<T> best[V], threshold[V];
+    Vec<T> best[V] = {}, threshold[V] = {};
     for (int v = 0; v < V; ++v)
       for (int s = 0; s < L; ++s) {
         best[v][s] = -T(__builtin_inf());

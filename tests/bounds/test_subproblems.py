@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import glsk
 from glsk.bounds.subproblems import Roots
 from tests.chains import Case, cases
-from tests.support import CPU_BACKENDS, NATIVE, TOLERANCE, assert_close, scale
+from tests.support import CPU_BACKENDS, assert_close, scale
 
 LEAKS = (0.0, 0.1, 0.7)
 
@@ -215,32 +215,6 @@ def test_one_member_is_wanted() -> None:
     twice = {name: value.expand(2, *value.shape[1:]) for name, value in case.params.items()}
     with pytest.raises(ValueError, match="params: expected one member, got 2"):
         Roots.of(bounded, case.x_L, case.x_U, params=twice)
-
-
-@pytest.mark.parametrize("backend", NATIVE)
-@given(case=cases(samples=(1, 3), leaks=LEAKS, pools=True))
-@settings(max_examples=15)
-def test_a_backend_equals_the_reference(backend: str, case: Case) -> None:
-    """With splits, an index, starts and more subproblems than one tile holds."""
-    count = 19
-    generator = torch.Generator().manual_seed(0)
-    for dtype, iterations in ((torch.float64, 4), (torch.float32, 2)):
-        reference, roots = roots_of(case, "reference"), roots_of(case, backend, dtype)
-        roots = replace(roots, lower=reference.lower.to(dtype), upper=reference.upper.to(dtype))
-        reference = replace(reference, lower=roots.lower.double(), upper=roots.upper.double())
-        units = roots.lower.shape[1]
-        index = torch.arange(count) * len(case.x_L) // count
-        splits = torch.randint(-2, 3, (count, units), generator=generator).div(2, rounding_mode="trunc").to(torch.int8)
-        start = torch.rand(count, 2, units, generator=generator)
-        C = rows_of(case, count).to(dtype)
-        wanted = reference.bound(
-            C.double(), index=index, splits=splits, start=start.double(), iterations=iterations, coefficients=True
-        )
-        found = roots.bound(
-            C, index=index, splits=splits, start=start.to(dtype), iterations=iterations, coefficients=True
-        )
-        tolerance = TOLERANCE[dtype] * (1 if iterations == 1 else 10)
-        assert_close(found.lower, wanted.lower, tolerance)
 
 
 def small(backend: str) -> tuple[Case, Roots, Tensor]:

@@ -1,0 +1,109 @@
+"""The CPU's bounds of subproblems: the reference's by every instruction set, whatever threads and neighbours are."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from torch import Tensor
+
+import glsk
+from tests.bounds.test_subproblems import LEAKS, roots_of, rows_of, small
+from tests.chains import Case, cases
+from tests.support import NATIVE, TOLERANCE, assert_close
+
+if "cpu" not in NATIVE:
+    pytest.skip("no CPU kernels in this build", allow_module_level=True)
+
+from glsk import _C
+
+COUNT = 19
+"""Subproblems of two rows: more than one tile, the last one not full."""
+
+
+@pytest.fixture(scope="module", params=_C.available_isas())
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    before = _C.isa()
+    assert _C.select_isa(request.param)
+    yield request.param
+    assert _C.select_isa(before)
+
+
+def subproblems(case: Case, units: int, sparse: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Images, splits (of any sign, also those that no input meets), starts and rows."""
+    generator = torch.Generator().manual_seed(units)
+    index = torch.arange(COUNT) * len(case.x_L) // COUNT
+    splits = torch.randint(-2, 3, (COUNT, units), generator=generator).div(2, rounding_mode="trunc").to(torch.int8)
+    C = rows_of(case, COUNT)
+    if sparse:  # rows of a single output, which depend on a window of each layer
+        C = torch.zeros_like(C).scatter_(2, torch.randint(0, C.shape[2], (1, 2, 1), generator=generator), 1.0)
+        C = C[:1].expand(COUNT, -1, -1).contiguous()
+        splits[:, torch.rand(units, generator=generator) < 0.9] = 0
+    return index, splits, torch.rand(COUNT, 2, units, generator=generator), C
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize(("dtype", "iterations"), [(torch.float64, 4), (torch.float32, 2)])
+@given(case=cases(samples=(1, 3), leaks=LEAKS, pools=True))
+@settings(max_examples=6)
+def test_it_equals_the_reference(isa: str, dtype: torch.dtype, iterations: int, sparse: bool, case: Case) -> None:
+    assert _C.isa() == isa
+    reference, roots = roots_of(case, "reference"), roots_of(case, "cpu", dtype)
+    roots = replace(roots, lower=reference.lower.to(dtype), upper=reference.upper.to(dtype))
+    reference = replace(reference, lower=roots.lower.double(), upper=roots.upper.double())
+    index, splits, start, C = subproblems(case, roots.lower.shape[1], sparse)
+    C, start = C.to(dtype), start.to(dtype)
+    options = {"index": index, "splits": splits, "iterations": iterations, "coefficients": True}
+    for first in (start, None):
+        wide = None if first is None else first.double()
+        wanted = reference.bound(C.double(), start=wide, **options)
+        found = roots.bound(C, start=first, **options)
+        assert_close(found.lower, wanted.lower, TOLERANCE[dtype])
+        if dtype == torch.float64 and roots.lower.shape[1]:
+            for one, other in zip(found[1:3], wanted[1:3], strict=True):
+                assert_close(one, other, 1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_bits_are_those_of_any_number_of_threads(dtype: torch.dtype) -> None:
+    case, *_ = small("cpu")
+    roots = roots_of(case, "cpu", dtype)
+    index, splits, start, C = subproblems(case, roots.lower.shape[1], False)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            options = {"splits": splits, "start": start.to(dtype), "iterations": 6}
+            found.append(
+                roots.bound(
+                    C.repeat(1, 4, 1).to(dtype),
+                    index=index,
+                    coefficients=True,
+                    corner=True,
+                    **{**options, "start": start.repeat(1, 4, 1).to(dtype)},
+                )
+            )
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        for one, same in zip(found[0], other, strict=True):
+            assert torch.equal(one, same)
+
+
+def test_a_problem_does_not_depend_on_its_neighbours() -> None:
+    _, roots, C = small("cpu")
+    C = C.repeat(20, 2, 1)
+    splits = torch.randint(-1, 2, (60, roots.lower.shape[1]), generator=torch.Generator().manual_seed(0)).to(torch.int8)
+    options = {"iterations": 5, "coefficients": True, "corner": True}
+    index = torch.arange(60) % 3
+    whole = roots.bound(C, index=index, splits=splits, **options)
+    for b in (0, 7, 59):
+        part = slice(b, b + 1)
+        alone = roots.bound(C[part], index=index[part], splits=splits[part], **options)
+        for one, other in zip(alone, whole, strict=True):
+            torch.testing.assert_close(one, other[part], rtol=1e-11, atol=1e-12)
+
+
+def test_the_kernels_are_there() -> None:
+    assert glsk.ops.branch_pass.implemented("cpu")
