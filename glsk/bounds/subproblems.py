@@ -198,7 +198,9 @@ class Roots:
         open_ = open_ if splits is None else open_ & (splits == 0)
         return gain.abs().masked_fill(~open_[:, None], float("-inf"))
 
-    def tightened(self, iterations: int = 20, lr: float = 0.1, images: Tensor | None = None) -> "Roots":
+    def tightened(
+        self, iterations: int = 20, lr: float = 0.1, images: Tensor | None = None, outward: Tensor | None = None
+    ) -> "Roots":
         """Roots whose unstable hidden units are bounded again, each by a pass with slopes optimised for it alone.
 
         Layer by layer, so that a layer is bounded with what the ones before it have gained: as auto_LiRPA's
@@ -207,6 +209,7 @@ class Roots:
         Args:
             iterations, lr: of the ascent.
             images: numbers of the images to do this for, int64; None: all.
+            outward: [I, U], by which a new bound is moved outward before it is used: what rounding may have moved it.
         """
         lower, upper = self.lower.clone(), self.upper.clone()
         at = 0
@@ -236,6 +239,7 @@ class Roots:
                     C = torch.zeros(len(u), 1, n, dtype=lower.dtype, device=lower.device)
                     C.scatter_(2, u[:, None, None], side)
                     found = below.bound(C, index=i, iterations=iterations, lr_alpha=lr, duals=False).lower[:, 0]
+                    found = found if outward is None else found - outward[i, u + part.start]
                     now = ends[i, u + part.start]
                     better = torch.maximum(found, now) if side > 0 else torch.minimum(-found, now)
                     ends[i, u + part.start] = better

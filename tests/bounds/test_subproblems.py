@@ -227,3 +227,21 @@ def small(backend: str) -> tuple[Case, Roots, Tensor]:
     x = torch.rand(3, 1, 6, 6, dtype=torch.float64)
     case = Case(net, (1, 6, 6), params, x - 0.3, x + 0.3, None)
     return case, roots_of(case, backend), rows_of(case, 3)
+
+
+def test_tightened_bounds_are_moved_outward_before_they_are_used():
+    torch.manual_seed(2)
+    sizes = ((4, 8), (8, 8), (8, 8), (8, 2))
+    net = nn.Sequential(*(module for n, k in sizes for module in (nn.Linear(n, k), nn.ReLU())))[:-1].double()
+    for parameter in net.requires_grad_(False).parameters():
+        parameter *= 3
+    low = torch.randn(1, 4, dtype=torch.float64)
+    roots = Roots.of(glsk.BoundedModule(net, (4,)), low, low + 0.5)
+    plain, moved = roots.tightened(), roots.tightened(outward=torch.full_like(roots.lower, 1e-3))
+    assert (moved.lower >= roots.lower).all()
+    change = (plain.lower - moved.lower)[0]
+    second, third = change[8:16], change[16:]
+    gained = (plain.lower - roots.lower)[0, 8:16] > 1e-3
+    assert gained.sum() > 2
+    assert torch.allclose(second[gained], torch.tensor(1e-3).double())
+    assert (third > 1.001e-3).any()  # its lines were made of the second's bounds, moved
