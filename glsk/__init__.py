@@ -22,7 +22,20 @@ from glsk.module import BoundedModule
 from glsk.specification import margins
 
 if TYPE_CHECKING:
-    from glsk import attacks, bounds, data, estimators, formats, info, models, objectives, precision, training, verify
+    from glsk import (
+        analysis,
+        attacks,
+        bounds,
+        data,
+        estimators,
+        formats,
+        info,
+        models,
+        objectives,
+        precision,
+        training,
+        verify,
+    )
 
 __version__ = "0.1.0"
 
@@ -38,6 +51,7 @@ __all__ = [
     "NumericalError",
     "UnsupportedLayerError",
     "__version__",
+    "analysis",
     "attacks",
     "backends",
     "bounds",

@@ -7,7 +7,7 @@ import typer
 
 from glsk.cli.errors import Group, one_line_errors, show
 
-COMMANDS = ("train", "certify", "bounds", "verify", "export", "info")
+COMMANDS = ("train", "certify", "bounds", "verify", "export", "plot", "table", "tightness", "landscape", "info")
 """In the order of ``glsk --help``."""
 
 app = typer.Typer(

@@ -27,12 +27,19 @@ Seed = Annotated[int, typer.Option(help="Of everything random.")]
 Methods = Annotated[list[str] | None, typer.Option("--method", help="May be repeated, or a,b,c; default all.")]
 Method = Annotated[str, typer.Option(help="IBP, HBox, CROWN-IBP, CROWN (= DeepPoly), DeepZ or alpha-CROWN.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", help="Test images; 0 for all.", min=0)]
+Runs = Annotated[list[Path], typer.Argument(help="Folders of runs, or of series of them (seed-0, seed-1, ...).")]
+Picture = Annotated[Path, typer.Option("--out", help="The picture, .png, .pdf or .svg; its numbers in a .csv beside.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
 def listed(values: list[str] | None) -> list[str]:
     """The values of an option that is repeated, holds several between commas, or both."""
     return [part.strip() for value in values or [] for part in value.split(",") if part.strip()]
+
+
+def numbers(name: str, values: list[str]) -> list[float]:
+    """The values of a list option as numbers, each such as 0.1 or 2/255. Raises ValueError naming ``name``."""
+    return [radius(text, name) for text in listed(values)]
 
 
 def set_threads(threads: int | None) -> None:
@@ -43,15 +50,15 @@ def set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def radius(text: str) -> float:
-    """A perturbation size such as 0.1 or 2/255. Raises ValueError."""
+def radius(text: str, name: str = "--eps") -> float:
+    """A perturbation size such as 0.1 or 2/255. Raises ValueError naming the option."""
     numerator, slash, denominator = text.partition("/")
     try:
         value = float(numerator) / (float(denominator) if slash else 1.0)
     except (ValueError, ZeroDivisionError) as error:
-        raise ValueError(f"--eps: cannot read {text!r} ({error}); give a number such as 0.1 or 2/255") from error
+        raise ValueError(f"{name}: cannot read {text!r} ({error}); give a number such as 0.1 or 2/255") from error
     if not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"--eps: must be finite and >= 0, got {text!r}")
+        raise ValueError(f"{name}: must be finite and >= 0, got {text!r}")
     return value
 
 
