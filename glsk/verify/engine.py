@@ -1,7 +1,7 @@
 """Bounds of subproblems twice over: float32 finds the multipliers, float64 with rigorous slack decides.
 
 A float32 bound is never believed. What it says is done is bounded again by float64 with the same multipliers, over root
-bounds that are float64's widened by their own rounding (:mod:`glsk.verify.rounding`).
+bounds that are float64's moved outward by their own rounding (:mod:`glsk.verify.outward`).
 """
 
 import copy
@@ -15,7 +15,7 @@ import glsk
 from glsk import box
 from glsk.bounds.subproblems import Roots, SubproblemBounds
 from glsk.errors import NumericalError
-from glsk.verify.rounding import Rounding
+from glsk.verify.outward import hidden_and_rows
 
 
 class Networks:
@@ -52,30 +52,35 @@ class Engine:
     ) -> None:
         self.networks = networks
         self.options: dict[str, Any] = {"backend": backend, "memory_limit": memory_limit}
-        self._of(x_L, x_U, Roots.of(networks.bounded, x_L, x_U, method="CROWN", **self.options))
-
-    def _of(self, x_L: Tensor, x_U: Tensor, computed: Roots) -> None:
         self.ends = x_L, x_U
-        self.rounding = Rounding(self.networks.bounded, x_L, x_U)
-        self.moved = self.rounding.packed()
-        self._set(computed)
+        self.outward, _ = hidden_and_rows(networks.bounded, x_L, x_U, None, backend=backend)
+        self.moved, self.images = self.outward.packed(), torch.arange(len(x_L))  # images: those of ``outward``
+        self._set(Roots.of(networks.bounded, x_L, x_U, hidden=self.outward.by_name(), **self.options))
 
     def take(self, boxes: Tensor) -> "Engine":
         """An engine of some of the boxes."""
         if len(boxes) == len(self.ends[0]):
             return self
         found = copy.copy(self)
-        parts = {name: getattr(self.computed, name)[boxes] for name in ("x_L", "x_U", "lower", "upper")}
-        found._of(self.ends[0][boxes], self.ends[1][boxes], replace(self.computed, **parts))
+        found.ends = self.ends[0][boxes], self.ends[1][boxes]
+        found.moved, found.images = self.moved[boxes], self.images[boxes]
+        found._set(
+            replace(
+                self.roots,
+                x_L=self.roots.x_L[boxes],
+                x_U=self.roots.x_U[boxes],
+                lower=self.roots.lower[boxes],
+                upper=self.roots.upper[boxes],
+            )
+        )
         return found
 
-    def _set(self, computed: Roots) -> None:
-        """Take computed root bounds, and widen them."""
-        self.computed = computed
-        self.roots = replace(computed, lower=computed.lower - self.moved, upper=computed.upper + self.moved)
+    def _set(self, roots: Roots) -> None:
+        """Take root bounds that hold."""
+        self.roots = roots
         hidden = {
             name: (self.roots.lower[:, part].float(), self.roots.upper[:, part].float())
-            for name, part in computed.units.items()
+            for name, part in roots.units.items()
         }
         ends = (end.float() for end in self.ends)
         self.screens = Roots.of(self.networks.screening, *ends, hidden=hidden, **self.options)
@@ -90,17 +95,28 @@ class Engine:
 
     def tighten(self, iterations: int) -> None:
         """Optimise the root bounds of every unstable unit."""
-        self._set(self.computed.tightened(iterations=iterations))
+        self._set(self.roots.tightened(iterations=iterations, outward=self.moved))
 
     def screen(self, C: Tensor, index: Tensor, **how: Any) -> SubproblemBounds:
         """Float32 bounds of float64 rows C [B, S, K] in boxes ``index`` [B]; ``how`` is of ``Roots.bound``."""
         return self.screens.bound(C.float(), index=index, **how)
 
-    def proves(self, C: Tensor, b: Tensor, index: Tensor, splits: Tensor | None, duals: Tensor | None) -> Tensor:
-        """Of which subproblems some row of C y - b is positive everywhere: bool [B], by ``duals`` [B, S, U], proved."""
+    def proves(
+        self,
+        C: Tensor,
+        b: Tensor,
+        index: Tensor,
+        splits: Tensor | None,
+        duals: Tensor | None,
+        magnitudes: Tensor | None = None,
+    ) -> Tensor:
+        """Of which subproblems some row of C y - b is positive everywhere: bool [B], by ``duals`` [B, S, U], proved.
+
+        ``magnitudes``: of the terms of which rows C were added up in float64, as C; None: C is exact.
+        """
         start = None if duals is None else duals.double()
         lower = self.roots.bound(C, index=index, splits=splits, start=start, iterations=1, duals=False).lower
-        slack = self.slack(C, index, splits, start)
+        slack = self.slack(C if magnitudes is None else magnitudes, index, splits, start)
         return (lower - slack > b).any(dim=1)
 
     def slack(self, C: Tensor, index: Tensor, splits: Tensor | None, duals: Tensor | None) -> Tensor:
@@ -108,7 +124,7 @@ class Engine:
         multipliers = None
         if splits is not None and duals is not None:
             multipliers = (duals.clamp(min=0) * (self.moved[index] * (splits != 0)).unsqueeze(1)).sum(-1)
-        return self.rounding.rows(C, index=index, multipliers=multipliers, widened=True)
+        return self.outward.rows(C, index=self.images[index], multipliers=multipliers)
 
     def in_data_units(self, x: Tensor) -> Tensor:
         """A normalised input [n] in data units, [*input_shape]."""

@@ -65,8 +65,9 @@ def decide_leaf(engine: Engine, goals: Goals, goal: int, splits: Tensor) -> tupl
         duals[0, 0, which] = prices * (2 * size / max(solved.fun, 1e-300))
         if not bool(duals.isfinite().all()):
             return None, False
-    C, target = (weights @ A)[None, None], (weights @ b)[None, None]
-    proved = engine.proves(C, target, torch.tensor([box]), splits[None], duals)
+    # Not exactly a sum of the rows by weights >= 0, but for rounding, which is taken from what is to be proved.
+    C, target = (weights @ A)[None, None], (weights @ b + (weights @ b.abs()) * len(b) * 2.0**-50)[None, None]
+    proved = engine.proves(C, target, torch.tensor([box]), splits[None], duals, (weights @ A.abs())[None, None])
     point = engine.in_data_units(torch.from_numpy(np.asarray(solved.x[:-1])))
     return point, bool(proved[0])
 
