@@ -195,6 +195,12 @@ void add(py::module_& m, const std::string& suffix) {
           py::gil_scoped_release unlocked;
           glsk::robust_cross_entropy<T>(at<T>(margins), members, samples, rows, at<T>(loss), threads);
         });
+  m.def(name("robust_cross_entropy_backward").c_str(), [](Address margins, Address d_loss, int64_t members, int64_t samples,
+                                                          int64_t rows, Address d_margins, int threads) {
+    py::gil_scoped_release unlocked;
+    glsk::robust_cross_entropy_backward<T>(at<T>(margins), at<T>(d_loss), members, samples, rows, at<T>(d_margins),
+                                           threads);
+  });
 }
 
 }  // namespace

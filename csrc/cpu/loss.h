@@ -9,4 +9,9 @@ namespace glsk {
 template <class T>
 void robust_cross_entropy(const T* margins, int64_t members, int64_t samples, int64_t rows, T* loss, int threads);
 
+// Its gradient: d_loss [members] -> d_margins, as margins.
+template <class T>
+void robust_cross_entropy_backward(const T* margins, const T* d_loss, int64_t members, int64_t samples, int64_t rows,
+                                   T* d_margins, int threads);
+
 }  // namespace glsk

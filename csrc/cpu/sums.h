@@ -4,6 +4,7 @@
 
 #include "cpu/outer.h"
 #include "cpu/plan.h"
+#include "cpu/subnormals.h"
 
 namespace glsk {
 namespace GLSK_ISA {
@@ -122,6 +123,7 @@ bool run_groups(int members, int samples, int groups, bool together, int threads
   if (ready) {
     memset(memory, 0, sizeof(T) * size * parts * members);
     parallel_ranges(tasks < threads ? int(tasks) : threads, tasks, [&](int thread, int64_t first, int64_t last) {
+      const NoSubnormals flushed;
       for (int64_t task = first; task < last; ++task) {
         const int64_t group = together ? task : task / members;
         const int64_t p0 = together ? 0 : task % members, p1 = together ? members : p0 + 1;
