@@ -1,5 +1,7 @@
 """The input set of a query: an epsilon-ball clipped to the data range, or any box, after normalisation."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -36,16 +38,26 @@ def resolve(
     else:
         if eps is not None or clip is not None:
             raise ValueError("eps and clip belong to x; x_L and x_U already are the box")
-        _check_input(chain, "x_L", x_L, check_finite)
-        _check_input(chain, "x_U", x_U, check_finite)
+        for name, end in (("x_L", x_L), ("x_U", x_U)):
+            _check_shape(chain, name, end, check_finite)
         if x_L.shape != x_U.shape or x_L.dtype != x_U.dtype or x_L.device != x_U.device:
             raise ValueError("x_L and x_U must agree in shape, dtype and device")
         lower, upper = x_L, x_U
-    if check_finite and (lower > upper).any():
-        raise ValueError("the box is empty: x_L > x_U somewhere (with clip: x lies outside the clipping range)")
+    if check_finite and not _is_plain(lower, upper):
+        if x_L is not None and x_U is not None:
+            _check_finite("x_L", x_L)
+            _check_finite("x_U", x_U)
+        if (lower > upper).any():
+            raise ValueError("the box is empty: x_L > x_U somewhere (with clip: x lies outside the clipping range)")
     if check_finite and chain.normalize is not None:
         _check_normalize(chain.normalize)
     return _normalize(chain, lower).flatten(1), _normalize(chain, upper).flatten(1)
+
+
+def _is_plain(lower: Tensor, upper: Tensor) -> bool:
+    """Whether both ends are finite and in order, at one look; a box wider than its dtype's largest number is not."""
+    low, high = (upper.detach() - lower.detach()).aminmax()
+    return bool((low >= 0) & (high < math.inf))
 
 
 def _check_normalize(layer: Normalize) -> None:
@@ -127,10 +139,19 @@ def _ends(clip: object) -> tuple[float, float]:
 
 
 def _check_input(chain: Chain, name: str, x: Tensor, check_finite: bool) -> None:
-    x = with_values(name, x, read=check_finite)
+    _check_shape(chain, name, x, check_finite)
+    if check_finite:
+        _check_finite(name, x)
+
+
+def _check_finite(name: str, x: Tensor) -> None:
+    if not all_finite(x):
+        raise ValueError(f"{name}: holds NaN or infinity")
+
+
+def _check_shape(chain: Chain, name: str, x: Tensor, read: bool) -> None:
+    x = with_values(name, x, read=read)
     if x.dim() != 1 + len(chain.input_shape) or tuple(x.shape[1:]) != chain.input_shape:
         raise ValueError(f"{name}: expected [B, {', '.join(map(str, chain.input_shape))}], got {list(x.shape)}")
     if x.shape[0] == 0:
         raise ValueError(f"{name}: the batch is empty")
-    if check_finite and not all_finite(x):
-        raise ValueError(f"{name}: holds NaN or infinity")

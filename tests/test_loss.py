@@ -43,6 +43,26 @@ def test_large_margins_neither_overflow_nor_vanish(backend: str) -> None:
     assert found[2] == pytest.approx(torch.tensor([-50.0, -60.0]).double().exp().sum().item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_its_gradient(backend: str) -> None:
+    margins = (5 * torch.randn(3, 7, 9, dtype=torch.float64)).requires_grad_()
+    weights = torch.rand(3, dtype=torch.float64)
+    loss = (glsk.robust_cross_entropy(margins, backend=backend) * weights).sum()
+    wanted = (F.softplus(torch.logsumexp(-margins, dim=2)).mean(1) * weights).sum()
+    torch.testing.assert_close(*(torch.autograd.grad(of, margins)[0] for of in (loss, wanted)), rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+@pytest.mark.parametrize("worst", [-torch.inf, torch.nan])
+def test_an_infinite_loss_has_no_gradient(backend: str, worst: float) -> None:
+    margins = torch.zeros(1, 2, 3)
+    margins[0, 0, 1] = worst
+    margins.requires_grad_()
+    (found,) = torch.autograd.grad(glsk.robust_cross_entropy(margins, backend=backend).sum(), margins)
+    assert found[0, 0].isnan().any()
+    torch.testing.assert_close(found[0, 1], torch.full((3,), -1 / 8))
+
+
 @pytest.mark.parametrize("shape", [(9,), (2, 3, 4, 5), (0, 3, 9), (2, 0, 9), (2, 3, 0)])
 def test_a_bad_shape_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="margin_lower: expected"):

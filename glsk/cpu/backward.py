@@ -116,7 +116,8 @@ def chain_bounds(
     d_weights, d_biases = _like(weights, wants), _like(biases, wants)
     (d_C,) = _like([C], wants) if C is not None else (None,)
     layers = decode(geometry)
-    for p, b in _parts(layers, weights[0], x_L.shape[1], outputs[2] if keep else None):
+    parts = _parts(layers, weights[0], x_L.shape[1], outputs[2] if keep else None)
+    for p, b in parts:
         part = (
             x_L[:, b],
             x_U[:, b],
@@ -129,10 +130,11 @@ def chain_bounds(
             prune,
         )
         hidden = outputs[2][p, b] if keep else ops.chain_bounds(*part, False, True, backend="cpu")[2]
-        # Members and samples are added up part by part, in order.
-        to_x = [None if d is None else torch.zeros_like(d[:, b]) for d in d_x]
-        to_layers = [[None if d is None else torch.zeros_like(d[p]) for d in some] for some in (d_weights, d_biases)]
-        to_C = None if d_C is None else torch.zeros_like(d_C[b])
+        to_x, to_layers, to_C = d_x, [d_weights, d_biases], d_C
+        if len(parts) > 1:  # members and samples are added up part by part, in order
+            to_x = [None if d is None else torch.zeros_like(d[:, b]) for d in d_x]
+            to_layers = [[None if d is None else torch.zeros_like(d[p]) for d in some] for some in to_layers]
+            to_C = None if d_C is None else torch.zeros_like(d_C[b])
         given = Given()
         kernel("chain_bounds_backward", x_L)(
             chain_given(given, *part, (None, None, given.contiguous(hidden))),
@@ -144,11 +146,26 @@ def chain_bounds(
             address(to_C),
             _groups(layers, part[2][0], hidden.shape[1]),
         )
+        if len(parts) == 1:
+            break
         _add([None if d is None else d[:, b] for d in d_x], to_x)
         _add([None if d is None else d[p] for d in d_weights + d_biases], to_layers[0] + to_layers[1])
         _add([None if d_C is None else d_C[b]], [to_C])
     found = [*d_x, *d_weights, *d_biases]
     return [*found, d_C] if C is not None else found
+
+
+@ops.robust_cross_entropy.implement_backward("cpu")
+def robust_cross_entropy(
+    operands: list[Any], outputs: tuple[Tensor, ...], grads: tuple[Tensor, ...], needs: list[bool]
+) -> Sequence[Tensor | None]:
+    """The gradient by the margins."""
+    margins = operands[0].contiguous()
+    found = torch.empty_like(margins)
+    kernel("robust_cross_entropy_backward", margins)(
+        address(margins), address(grads[0]), *margins.shape, address(found), torch.get_num_threads()
+    )
+    return [found]
 
 
 def _like(tensors: Sequence[Tensor], needs: "Sequence[bool] | Iterator[bool]") -> Gradients:
@@ -171,7 +188,11 @@ def _narrowed(found: Gradients, wanted: Gradients) -> Gradients:
 
 def _sums(layers: Sequence[Geometry], weight: Tensor) -> int:
     """Bytes of one partial sum, at most."""
-    weights = sum((layer.out_channels + 8) * (math.prod(layer.weight_shape[1:]) + 2) for layer in layers)
+    weights, height = 0, 0
+    for layer in layers:
+        rows = max(layer.kernel_height, height)  # of the kernel: a linear layer's may be the whole image before it
+        weights += (layer.out_channels + 8) * (math.prod(layer.weight_shape[1:]) + 2 * rows)
+        height = layer.out_height
     return 3 * weights * weight.itemsize + 64 * 17 * sum(layer.out_channels for layer in layers)
 
 

@@ -42,7 +42,7 @@ class Given:
 
     def members(self, tensor: Tensor) -> tuple[int, int]:
         """Address, and stride between members (0 if they share one), each of them without gaps."""
-        if not tensor[0].is_contiguous():
+        if not tensor.is_contiguous() and not tensor[0].is_contiguous():
             tensor = tensor.contiguous()
             self.kept.append(tensor)
         return address(tensor), 0 if tensor.shape[0] == 1 else tensor.stride(0)

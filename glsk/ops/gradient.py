@@ -14,9 +14,9 @@ from torch._functorch.autograd_function import enable_single_level_autograd_func
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from glsk import workspace
+from glsk.ops.nesting import Nesting, split
 
 Backward = Callable[[list[Any], str, tuple[Tensor, ...], tuple[Tensor, ...], list[bool]], Sequence[Tensor | None]]
 """(operands, backend, outputs saved, their gradients, which tensors want one) -> a gradient for every tensor."""
@@ -31,17 +31,16 @@ def kernel(overload: Any, backward: Backward | None, saves_outputs: bool) -> Cal
             return overload.redispatch(keyset & torch._C._after_autograd_keyset, *args)
 
     def autograd(keyset: Any, *args: Any) -> Any:
-        leaves, spec = tree_flatten(list(args))
-        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        tensors, nesting = split(args)
         if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(t).tangent is not None for t in tensors):
             raise NotImplementedError(f"{name}: no forward-mode derivatives; use reverse mode (backward, grad)")
         if not torch.is_grad_enabled() or not any(t.requires_grad for t in tensors):
             return below(keyset, args)
-        call = _Call(name, lambda all_args: below(keyset, all_args), backward, saves_outputs, spec)
+        call = _Call(name, lambda all_args: below(keyset, all_args), backward, saves_outputs, nesting)
         if not torch._C._are_functorch_transforms_active():
-            return _Gradient.apply(call, *leaves)  # type: ignore[attr-defined]
+            return _Gradient.apply(call, *tensors)  # type: ignore[attr-defined]
         with enable_single_level_autograd_function():
-            return _Gradient.apply(call, *leaves)  # type: ignore[attr-defined]
+            return _Gradient.apply(call, *tensors)  # type: ignore[attr-defined]
 
     return autograd
 
@@ -50,25 +49,24 @@ class _Call:
     """One call of an op: how it runs, and how its arguments nest."""
 
     def __init__(
-        self, name: str, run: Callable[..., Any], backward: Backward | None, saves_outputs: bool, spec: TreeSpec
+        self, name: str, run: Callable[..., Any], backward: Backward | None, saves_outputs: bool, nesting: Nesting
     ) -> None:
-        self.name, self.run, self.backward, self.saves_outputs, self.spec = name, run, backward, saves_outputs, spec
+        self.name, self.run, self.backward = name, run, backward
+        self.saves_outputs, self.nesting = saves_outputs, nesting
 
 
 class _Gradient(_SingleLevelFunction):
     """Of one level of ``torch.func``, as PyTorch's own autograd kernels are: they meet one at a time."""
 
     @staticmethod
-    def forward(ctx: Any, call: _Call, *leaves: Any) -> Any:
-        result = call.run(tree_unflatten(leaves, call.spec))
+    def forward(ctx: Any, call: _Call, *tensors: Tensor) -> Any:
+        result = call.run(call.nesting.join(tensors))
         ctx.set_materialize_grads(False)
         ctx.call, ctx.granted = call, workspace.granted()
         ctx.shapes = [tensor.shape for tensor in (result if isinstance(result, tuple) else (result,))]
-        ctx.constants = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        ctx.is_tensor = [isinstance(leaf, Tensor) for leaf in leaves]
         saved = (result if isinstance(result, tuple) else (result,)) if call.saves_outputs else ()
         ctx.outputs = len(saved)
-        ctx.save_for_backward(*[leaf for leaf in leaves if isinstance(leaf, Tensor)], *saved)
+        ctx.save_for_backward(*tensors, *saved)
         return result
 
     @staticmethod
@@ -85,16 +83,13 @@ class _Gradient(_SingleLevelFunction):
             like.new_zeros(unread or shape) if grad is None else grad
             for grad, shape in zip(maybe, ctx.shapes, strict=True)
         ]
-        wanted = [need for need, tensor in zip(ctx.needs_input_grad[1:], ctx.is_tensor, strict=True) if tensor]
         with _plain(), workspace.grant(ctx.granted):
-            tensors = iter(_unwrapped(saved))
-            leaves = [next(tensors) if tensor else c for tensor, c in zip(ctx.is_tensor, ctx.constants, strict=True)]
-            *operands, backend = tree_unflatten(leaves, call.spec)
+            *operands, backend = call.nesting.join(_unwrapped(saved))
+            wanted = list(ctx.needs_input_grad[1:])
             found = call.backward(operands, backend, _unwrapped(outputs), _unwrapped(grads), wanted)
         if torch.is_grad_enabled():  # create_graph=True, or torch.func
             found = _once(call.name, found, [*saved, *grads])
-        gradients = iter(found)
-        return None, *[next(gradients) if tensor else None for tensor in ctx.is_tensor]
+        return None, *found
 
 
 @contextmanager

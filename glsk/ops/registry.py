@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 from glsk import backends
 from glsk.ops import gradient
 from glsk.ops.full_float32 import full_float32
+from glsk.ops.nesting import tensors_of
 
 Function = Callable[..., Any]
 
@@ -75,7 +76,7 @@ class Op:
         def run(*args: Any) -> list[Tensor]:
             *operands, outputs, grads, needs, backend = args
             found = self._backwards[backend](operands, tuple(outputs), tuple(g.contiguous() for g in grads), needs)
-            tensors = [leaf for leaf in tree_leaves(operands) if isinstance(leaf, Tensor)]
+            tensors = tensors_of(operands)
             return [
                 (t.new_zeros(t.shape) if by is None else by.contiguous()) if need else t.new_empty(0)
                 for t, by, need in zip(tensors, found, needs, strict=True)
@@ -83,7 +84,7 @@ class Op:
 
         def fake(*args: Any) -> list[Tensor]:
             *operands, _, _, needs, _ = args
-            tensors = [leaf for leaf in tree_leaves(operands) if isinstance(leaf, Tensor)]
+            tensors = tensors_of(operands)
             return [t.new_empty(t.shape if need else 0) for t, need in zip(tensors, needs, strict=True)]
 
         LIBRARY.impl(name, run, "CompositeExplicitAutograd")
@@ -136,7 +137,8 @@ class Op:
         implementation = self._implementations.get(_resolve(backend, first), self.reference)
         with _as_written(first):
             result = implementation(*operands)
-        return tree_map_only(Tensor, Tensor.contiguous, result)  # the strides that the fake promises
+        # The strides that the fake promises.
+        return tuple(t.contiguous() for t in result) if isinstance(result, tuple) else result.contiguous()
 
     def _backward(
         self,
@@ -164,7 +166,7 @@ class Op:
             outputs = self.reference(*operands)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         used = [(o, grad) for o, grad in zip(outputs, grads, strict=True) if o.requires_grad and o.shape == grad.shape]
-        tensors = [leaf for leaf in tree_leaves(operands) if isinstance(leaf, Tensor)]
+        tensors = tensors_of(operands)
         found = iter(_gradients(used, [leaf for leaf in tensors if leaf.requires_grad]))
         return [next(found) if leaf.requires_grad else None for leaf in tensors]
 

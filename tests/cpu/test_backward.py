@@ -88,6 +88,47 @@ def test_layers_of_every_kind(method: str, leak: float, pool: bool) -> None:
         assert (found.double() - value).abs().max() <= 1e-4 * max(1.0, float(value.abs().max()))
 
 
+def network(kernels: bool) -> tuple[nn.Sequential, Tensor]:
+    """Many rows, over kernels of several widths and one that is its whole input, or over linear layers alone."""
+    torch.manual_seed(2)
+    if not kernels:
+        layers = [nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 21), nn.ReLU(), nn.Linear(21, 11)]
+        return nn.Sequential(*layers).double(), torch.rand(18, 5, dtype=torch.float64)
+    layers = [
+        nn.Conv2d(1, 6, 5, stride=2, padding=2),
+        nn.ReLU(),
+        nn.Conv2d(6, 9, (3, 4), stride=2, padding=1),
+        nn.ReLU(),
+    ]
+    x = torch.rand(3, 1, 9, 8, dtype=torch.float64)
+    net = nn.Sequential(*layers, nn.Flatten())
+    net += nn.Sequential(nn.Linear(net(x.float()).shape[1], 19), nn.ReLU(), nn.Linear(19, 11))
+    return net.double(), x
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kernels", [False, True])
+def test_many_rows(method: str, kernels: bool) -> None:
+    net, x = network(kernels)
+    C = torch.randn(len(x), 13, 11, dtype=torch.float64)
+    found = []
+    for backend in ("cpu", "reference"):
+        bounds = glsk.BoundedModule(net, x).compute_bounds(x, eps=0.05, C=C, method=method, backend=backend)
+        found.append(torch.autograd.grad(sum((b * b).sum() for b in bounds), list(net.parameters())))
+    for by, wanted in zip(*found, strict=True):
+        torch.testing.assert_close(by, wanted, rtol=1e-9, atol=1e-9 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_gradients_too_small_for_the_dtype_count_as_zero(method: str) -> None:
+    net, x = small()
+    (net, x), tiny = (net.float(), x.float()), torch.tensor(1e-40)
+    lower, _ = glsk.BoundedModule(net, x).compute_bounds(x, eps=0.1, method=method, backend="cpu", bound_upper=False)
+    found = torch.autograd.grad(lower, list(net.parameters()), torch.full_like(lower, float(tiny)))
+    assert all((by == 0).all() for by in found)
+    assert (tiny * 0.5 != 0).all()  # elsewhere they do not
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_the_same_bits_for_any_number_of_threads(method: str) -> None:
     net, x = small()
