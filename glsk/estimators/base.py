@@ -30,8 +30,10 @@ class Job:
         steps_per_epoch: for the logs.
         seed: of what the estimator draws.
         device: where the objective is evaluated, as PyTorch spells it.
-        threads: CPU threads of this process; 0 leaves PyTorch's default.
+        threads: CPU threads of this process, which actors on this machine share; in a cluster, of each actor. 0 leaves
+            PyTorch's default, or is one in a cluster.
         actors: Ray actors that share a population; 0 or 1 evaluates in this process.
+        ray_address: of the cluster they run in; empty for RAY_ADDRESS, if set, else a Ray of this process's own.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Job:
     device: str = "cpu"
     threads: int = 0
     actors: int = 0
+    ray_address: str = ""
 
 
 class Estimator(ABC):

@@ -102,8 +102,9 @@ class Pgpe(Estimator):
             lambda: make(checked),
             device=job.device,
             actors=job.actors,
-            threads=max(1, (job.threads or torch.get_num_threads()) // max(1, job.actors)),
+            threads=job.threads,
             seed=job.seed,
+            address=job.ray_address,
         )
         centre = parameters_to_vector(job.net.parameters()).detach().to(self.problem.device)
         self.algorithm = self._build(centre, torch.full_like(centre, self.settings.stdev_init))

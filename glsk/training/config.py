@@ -12,7 +12,7 @@ from glsk import estimators, precision, settings
 from glsk.models import INITIALISATIONS
 from glsk.training.phase import Phase
 
-ENGINE = ("backend", "precision", "device", "threads", "actors", "checkpoint_every", "tensorboard")
+ENGINE = ("backend", "precision", "device", "threads", "actors", "ray_address", "checkpoint_every", "tensorboard")
 """Settings that say how a run is computed, not what; they may change when it is resumed."""
 
 
@@ -37,8 +37,11 @@ class Config:
         precision: of a GPU's products in training, a name of :data:`glsk.precision.TRAINING`; evaluations are always in
             one with the accuracy of float32.
         device: "cpu", "cuda", or one of several GPUs: "cuda:1".
-        threads: CPU threads; 0 leaves PyTorch's default.
+        threads: CPU threads, which actors on this machine share; 0 leaves PyTorch's default. In a cluster, of each
+            actor; 0 is one.
         actors: Ray actors that share a population; 0 or 1 evaluates in this process.
+        ray_address: of a Ray cluster that the actors run in, such as "auto" or "host:6379"; empty for the one in the
+            environment variable RAY_ADDRESS, if set, else a Ray of the run's own on this machine.
         checkpoint_every: steps between checkpoints.
         tensorboard: write TensorBoard scalars next to metrics.jsonl.
 
@@ -63,6 +66,7 @@ class Config:
     device: str = "cpu"
     threads: int = 0
     actors: int = 0
+    ray_address: str = ""
     checkpoint_every: int = 50
     tensorboard: bool = True
 

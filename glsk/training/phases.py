@@ -96,4 +96,5 @@ def job(phase: Phase, net: nn.Module, dataset: Dataset, config: Config) -> Job:
         device=config.device,
         threads=config.threads,
         actors=actors,
+        ray_address=config.ray_address,
     )

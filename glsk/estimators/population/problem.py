@@ -1,18 +1,27 @@
 """An objective as a problem of evotorch, evaluated in this process or by Ray actors."""
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from evotorch import Problem, SolutionBatch
+from ray.util import ActorPool
 from torch import Tensor
 
 from glsk.allocator import keep_freed_memory
 from glsk.errors import GlskError
-from glsk.estimators.population import local_ray
+from glsk.estimators.population import cluster
 from glsk.objectives.base import MiniBatch, Objective, Span
+
+_LOG = logging.getLogger(__name__)
+_START_S = 300.0
+"""Seconds that actors may take to start."""
+_RESTART_S, _PATIENCE_S, _ATTEMPTS = 60.0, 5.0, 3
+"""Of substitutes: seconds that the first may take, and that the others may take after it; how many times in a step."""
 
 logging.getLogger("evotorch").setLevel(logging.WARNING)  # it announces every problem it builds
 
@@ -25,14 +34,18 @@ class MembersProblem(Problem):
         make_objective: called once in every process that evaluates.
         device: where population and mini-batch live; with actors, its type is where each of them evaluates.
         actors: Ray actors, each of which evaluates a part of the population; 0 or 1 for none.
-        threads: CPU threads of an actor.
+        threads: CPU threads that actors on this machine share; of each actor in a cluster. 0 for PyTorch's default, or
+            one in a cluster.
         seed: of the population's generator.
+        address: of a Ray cluster; empty for the one in RAY_ADDRESS, if any, else a Ray of this process's own.
 
     Attributes:
         batch: the mini-batch; set it before every evaluation.
         centre: gives the weights [D] around which the members are drawn; the actors get them with the mini-batch.
         spans: of the last evaluation in this process, the parts spent in the objective.
     """
+
+    _actors: Any
 
     def __init__(
         self,
@@ -43,22 +56,27 @@ class MembersProblem(Problem):
         actors: int = 0,
         threads: int = 1,
         seed: int = 0,
+        address: str = "",
     ) -> None:
         self._make_objective = make_objective
         self._objective: Objective | None = None
-        self.actors_wanted, self.threads = actors if actors > 1 else 0, threads
+        self.actors_wanted = actors if actors > 1 else 0
         self.batch: MiniBatch | None = None
         self.centre: Callable[[], Tensor] | None = None
         self.spans: list[Span] = []
         self._actors_seconds: list[tuple[float, float]] = []
         self._cpu_seconds = 0.0
         kind = torch.device(device).type
+        each = threads or 1
+        clustered = bool(self.actors_wanted) and cluster.start(self.actors_wanted, each, address)
+        self.threads = each if clustered else max(1, (threads or torch.get_num_threads()) // max(1, actors))
         super().__init__(
             objective_sense="min",
             solution_length=length,
             dtype=torch.float32,
             device="cpu" if self.actors_wanted else device,
             num_actors=self.actors_wanted,
+            actor_config={"num_cpus": each} if clustered else None,
             num_gpus_per_actor="max" if kind == "cuda" and self.actors_wanted else None,
             store_solution_stats=False,
             seed=seed,
@@ -69,9 +87,43 @@ class MembersProblem(Problem):
     def start_actors(self, seed: int) -> None:
         """Start Ray's actors, if any; the population's generator then is at the start of its stream in either case."""
         if self.actors_wanted:
-            local_ray.start(self.actors_wanted)
-            self.all_remote_problems()  # evotorch draws the actors' seeds from the generator here
+            self._start(_START_S, _START_S, at_least=self.actors_wanted)
         self.manual_seed(seed)
+
+    def _start(self, seconds: float, patience: float, at_least: int) -> None:
+        """Start actors, and go on with those that answer in time. Raises GlskError if they are too few."""
+        assert self.generator is not None
+        before = self.generator.get_state()  # evotorch draws the actors' seeds from the generator
+        self._parallelize()
+        self._actors = cluster.ready(self._actors, seconds, patience)
+        if len(self._actors) < at_least:
+            found = len(self._actors)
+            self.kill_actors()
+            raise GlskError(f"actors: {found} of {self.actors_wanted} could be started within {seconds:g} s")
+        self._actor_pool = ActorPool(self._actors)
+        self.generator.set_state(before)
+
+    def process(self) -> int:
+        """Its id, for who asks whether an actor has started."""
+        return os.getpid()
+
+    def evaluate(self, x: SolutionBatch) -> None:
+        """As evotorch's; where actors are lost on the way, what is left of them evaluates all of it again.
+
+        The fitnesses are the same: nothing of an actor's own is in them.
+
+        Raises:
+            GlskError: none is left.
+        """
+        for _ in range(_ATTEMPTS):
+            try:
+                super().evaluate(x)
+                return
+            except cluster.deaths() as error:
+                _LOG.warning("glsk: an actor is gone (%s); its share is evaluated again", type(error).__name__)
+                self.kill_actors()
+                self._start(_RESTART_S, _PATIENCE_S, at_least=1)
+        super().evaluate(x)
 
     def _evaluate_batch(self, batch: SolutionBatch) -> None:
         mini_batch, before = self._mini_batch().to(self._evaluates_on), time.process_time()
