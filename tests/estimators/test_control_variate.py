@@ -5,7 +5,7 @@ import torch
 
 from glsk import NumericalError
 from glsk.estimators.population.residuals import ControlledGaussian
-from glsk.objectives.robust import Robust
+from glsk.objectives.base import Objective
 from tests.estimators.stages import build, small_images, small_net
 from tests.estimators.test_gradient import Infinite
 
@@ -131,7 +131,7 @@ def test_an_exact_control_variate_leaves_nothing(monkeypatch):
     def linear(self, batch, params=None):
         return params @ weights
 
-    monkeypatch.setattr(Robust, "__call__", linear)
+    monkeypatch.setattr(Objective, "__call__", linear)
     stage = make(popsize=4)
     assert stage.step(0)["residual"] < 1e-6
     torch.testing.assert_close(-gradients(stage)["mu"], STDEV**2 * weights, rtol=1e-3, atol=1e-7)
@@ -139,13 +139,13 @@ def test_an_exact_control_variate_leaves_nothing(monkeypatch):
 
 @pytest.mark.parametrize("late", [False, True])
 def test_a_gradient_that_is_not_finite_is_not_followed(monkeypatch, late):
-    original = Robust.__call__
+    original = Objective.__call__
 
     def spoiled(self, batch, params=None):
         losses = original(self, batch, params)
         return losses + Infinite.apply(losses) if batch.step == 1 and params.requires_grad else losses
 
-    monkeypatch.setattr(Robust, "__call__", spoiled)
+    monkeypatch.setattr(Objective, "__call__", spoiled)
     stage = build("pgpe-cv", small_net(), small_images(), late=late, **SETTINGS)
     stage.step(0)
     if late:

@@ -6,7 +6,7 @@ from torch.nn.utils import parameters_to_vector
 
 from glsk import NumericalError
 from glsk.estimators.rgs import perturbed
-from glsk.objectives.robust import Robust
+from glsk.objectives.base import Objective
 from glsk.seeds import stream
 from tests.estimators.stages import build, small_images, small_net
 
@@ -120,13 +120,13 @@ def test_what_is_not_finite_is_not_followed(monkeypatch, kind, clip, what):
     stage = make(kind, grad_clip=clip)
     stage.step(0)
     before = weights(stage)
-    original = Robust.__call__
+    original = Objective.__call__
 
     def spoiled(self, batch, params=None):
         losses = original(self, batch, params)
         return losses * float("nan") if what == "loss" else losses + Infinite.apply(losses)
 
-    monkeypatch.setattr(Robust, "__call__", spoiled)
+    monkeypatch.setattr(Objective, "__call__", spoiled)
     name = "loss" if what == "loss" else "gradient norm"
     with pytest.raises(NumericalError, match=f"{kind}: the {name} of step 2 is .*; nothing was updated"):
         stage.step(1)

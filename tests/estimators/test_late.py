@@ -5,7 +5,7 @@ import torch
 from torch.nn.utils import parameters_to_vector
 
 from glsk import NumericalError
-from glsk.objectives.robust import Robust
+from glsk.objectives.base import Objective
 from tests.estimators.stages import CLASSES, SHAPE, build, small_net
 
 KINDS = [("adam", "none"), ("adam", "centered"), ("clipup", "none"), ("clipup", "centered"), ("adam", "control")]
@@ -49,7 +49,7 @@ def same(a, b):
 @pytest.fixture
 def spoil(monkeypatch):
     """From the given call on, one member's loss is not finite."""
-    original = Robust.__call__
+    original = Objective.__call__
 
     def start(value, after):
         calls = []
@@ -63,7 +63,7 @@ def spoil(monkeypatch):
                 losses[3] = value
             return losses
 
-        monkeypatch.setattr(Robust, "__call__", spoiled)
+        monkeypatch.setattr(Objective, "__call__", spoiled)
 
     return start
 

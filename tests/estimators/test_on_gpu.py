@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from glsk import NumericalError, backends, models
-from glsk.objectives.robust import Robust
+from glsk.objectives.base import Objective
 from glsk.training.batches import Batches
 from glsk.training.metrics import read_metrics
 from tests.estimators.stages import build
@@ -95,10 +95,10 @@ def test_a_loss_that_is_not_finite_leaves_no_trace(monkeypatch):
     stage = make_stage()
     for index in range(3):
         stage.step(index)
-    original = Robust.__call__
-    monkeypatch.setattr(Robust, "__call__", lambda *args: original(*args) * float("nan"))
+    original = Objective.__call__
+    monkeypatch.setattr(Objective, "__call__", lambda *args: original(*args) * float("nan"))
     stage.step(3)
-    monkeypatch.setattr(Robust, "__call__", original)
+    monkeypatch.setattr(Objective, "__call__", original)
     before = standing(stage)
     with pytest.raises(NumericalError, match="step 4 is nan"):
         stage.step(4)

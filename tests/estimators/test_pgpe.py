@@ -4,7 +4,7 @@ from torch.nn.utils import parameters_to_vector
 
 import glsk
 from glsk import NumericalError
-from glsk.objectives.robust import Robust
+from glsk.objectives.base import Objective
 from tests.estimators.stages import CLASSES, SHAPE, build, small_images, small_net
 
 
@@ -168,14 +168,14 @@ def test_restoring_notices_that_the_bounds_differ_now():
 def test_a_loss_that_is_not_finite_stops_before_the_update(monkeypatch, value):
     stage = make_stage(small_net())
     stage.step(0)
-    original = Robust.__call__
+    original = Objective.__call__
 
     def spoiled(self, batch, params=None):
         losses = original(self, batch, params)
         losses[3] = value
         return losses
 
-    monkeypatch.setattr(Robust, "__call__", spoiled)
+    monkeypatch.setattr(Objective, "__call__", spoiled)
     with pytest.raises(NumericalError, match=r"pgpe: the loss of step 2 is (nan|inf); nothing was updated"):
         stage.step(1)
     assert weights(stage).isfinite().all()

@@ -8,8 +8,7 @@ from glsk import backends, models, transfer
 from glsk.estimators import pgpe
 from glsk.estimators.population import clipup
 from glsk.estimators.population.problem import MembersProblem
-from glsk.objectives.base import MiniBatch
-from glsk.objectives.robust import Robust
+from glsk.objectives.base import MiniBatch, Objective
 from glsk.training import phases
 from glsk.training.batches import Batches
 from tests.estimators.stages import build
@@ -42,13 +41,13 @@ def gpu(monkeypatch, log):
         def elapsed_time(self, end):
             return 1.0
 
-    evaluate = Robust.__call__
+    evaluate = Objective.__call__
 
     def logged(self, *args):
         log.append(("evaluate", sum(what == "evaluate" for what, _ in log)))
         return evaluate(self, *args)
 
-    monkeypatch.setattr(Robust, "__call__", logged)
+    monkeypatch.setattr(Objective, "__call__", logged)
     monkeypatch.setattr(transfer, "runs_behind", lambda device: torch.device(device).type == "meta")
     monkeypatch.setattr(pgpe, "runs_behind", transfer.runs_behind)
     monkeypatch.setattr(phases, "check_data", lambda *args: None)  # once, before the first step

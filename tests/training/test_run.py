@@ -14,7 +14,7 @@ import torch
 import glsk
 from glsk import CheckpointError, NumericalError
 from glsk.estimators import pgpe
-from glsk.objectives.robust import Robust
+from glsk.objectives.base import Objective
 from glsk.training import checkpoint
 from glsk.training.loop import read_config
 from glsk.training.metrics import read_metrics
@@ -79,14 +79,14 @@ def test_a_late_run_ends_in_the_same_bits_even_if_resumed(data, tmp_path, monkey
 def test_a_loss_that_is_not_finite_reaches_no_file(data, tmp_path, monkeypatch, late, bad):
     settings = config(data, warm_epochs=0, checkpoint_every=4)
     monkeypatch.setattr(pgpe, "runs_behind", lambda device: late)
-    original, calls = Robust.__call__, []
+    original, calls = Objective.__call__, []
 
     def spoiled(self, batch, params=None):
         calls.append(batch)
         losses = original(self, batch, params)
         return losses * float("nan") if len(calls) == bad else losses
 
-    monkeypatch.setattr(Robust, "__call__", spoiled)
+    monkeypatch.setattr(Objective, "__call__", spoiled)
     with pytest.raises(NumericalError, match=f"pgpe: the loss of step {bad} is nan"):
         run(settings, tmp_path / "out")
     assert [record["step"] for record in metrics(tmp_path / "out")] == list(range(1, bad))
