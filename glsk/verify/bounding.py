@@ -84,6 +84,6 @@ class Bounder:
             return
         box = self.goals.box[goal]
         inside = torch.minimum(torch.maximum(points.double(), self.goals.x_L[box]), self.goals.x_U[box])
-        met = self.goals.met(self.engine.networks.outputs(inside), goal)
+        met = self.engine.networks.meets(self.goals, inside, goal)
         for i in met.nonzero()[:, 0].tolist():
             self.counterexamples.setdefault(int(self.goals.property[goal[i]]), inside[i])

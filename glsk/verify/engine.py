@@ -15,7 +15,9 @@ import glsk
 from glsk import box
 from glsk.bounds.subproblems import Roots, SubproblemBounds
 from glsk.errors import NumericalError
+from glsk.verify.goals import Goals
 from glsk.verify.outward import hidden_and_rows
+from glsk.verify.witness import unsafe
 
 
 class Networks:
@@ -36,6 +38,15 @@ class Networks:
         if not bool(found.isfinite().all()):
             raise NumericalError("the network's outputs are NaN or infinite")
         return found
+
+    def meets(self, goals: Goals, points: Tensor, goal: Tensor) -> Tensor:
+        """Which points [N, *input_shape] have outputs, in real arithmetic, in their goal's unsafe set: bool [N]."""
+        met = goals.met(self.outputs(points), goal)
+        which = met.nonzero()[:, 0]
+        if len(which):
+            sets = goals.A[goal[which]], goals.b[goal[which]]
+            met[which] = unsafe(self.bounded, points[which].double(), *sets)
+        return met
 
 
 class Engine:

@@ -145,7 +145,7 @@ class BoxSearch:
         """Whether points of the goals' boxes are unsafe."""
         if not len(goal):
             return
-        for i in self.goals.met(self.networks.outputs(points), goal).nonzero()[:, 0].tolist():
+        for i in self.networks.meets(self.goals, points, goal).nonzero()[:, 0].tolist():
             self.counterexamples.setdefault(int(self.goals.property[goal[i]]), points[i])
 
     def _halve(self, boxes: Boxes, moves: Tensor) -> Boxes:

@@ -129,7 +129,7 @@ class Window:
 
     def _broken(self, points: Tensor) -> dict[int, Tensor]:
         """Properties with an unsafe input among points of the goals [G, *input_shape]."""
-        met = self.goals.met(self.networks.outputs(points), torch.arange(self.goals.size))
+        met = self.networks.meets(self.goals, points, torch.arange(self.goals.size))
         owner = self.goals.property
         return {int(owner[g]): points[g] for g in reversed(met.nonzero()[:, 0].tolist())}
 

@@ -58,7 +58,7 @@ def verify(
     """Whether a network is safe: "unsat" if no input of the property's boxes has unsafe outputs, "sat" if one has.
 
     "unsat" is decided in float64 with rigorous slack (:mod:`glsk.verify.rounding`), so it is about the network in exact
-    arithmetic; "sat" comes with an input that a float64 forward pass finds unsafe.
+    arithmetic; and so is "sat": it comes with an input of unsafe outputs (:mod:`glsk.verify.witness`).
 
     Args:
         bounded: the network, any dtype; a float64 copy of it is what is verified, on the CPU.

@@ -1,9 +1,9 @@
 """Small networks in rational arithmetic: what float64 bounds are held to."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from fractions import Fraction
-from math import isqrt, prod
 
 import numpy as np
 import torch
@@ -55,7 +55,7 @@ class Exact:
             elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                 self._fold(module, len(self.biases[-1]) // module.num_features)
             elif isinstance(module, glsk.Normalize):
-                n = prod(shape) // len(module.mean)
+                n = math.prod(shape) // len(module.mean)
                 means, stds = (rational(t.repeat_interleave(n)) for t in (module.mean, module.std))
                 rows = range(len(means))
                 self.weights.append([[1 / stds[i] if i == j else Fraction(0) for j in rows] for i in rows])
@@ -155,7 +155,7 @@ def _size(shape: tuple[int, ...], stride: Pair, padding: Pair, kernel: Pair) -> 
 def _root(value: Fraction) -> Fraction:
     """1 / sqrt(value)."""
     bits = 1 << 800
-    return Fraction(isqrt(value.denominator * bits // value.numerator), 1 << 400)
+    return Fraction(math.isqrt(value.denominator * bits // value.numerator), 1 << 400)
 
 
 def dot(a: Sequence[Fraction], b: Sequence[Fraction]) -> Fraction:
@@ -187,3 +187,10 @@ def ranges(net: Exact, low: Vector, high: Vector) -> list[list[tuple[Fraction, F
         [(min(v[k][i] for v in found), max(v[k][i] for v in found)) for i in range(len(net.weights[k]))]
         for k in range(len(net.weights))
     ]
+
+
+def border(truth: Fraction) -> tuple[float, float]:
+    """The greatest float below a number, or it, and the least one above."""
+    near = float(truth)
+    below = near if Fraction(near) <= truth else math.nextafter(near, -math.inf)
+    return below, near if Fraction(near) >= truth else math.nextafter(near, math.inf)

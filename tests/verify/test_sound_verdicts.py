@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import glsk
+from glsk.verify import Property, VerifySettings, verify
 from glsk.verify.margins import certified_rows, lower_margins
 from glsk.verify.rounding import Rounding
-from tests.verify.exact import Exact, ranges, rational
+from tests.verify.exact import Exact, border, ranges, rational
+from tests.verify.test_rounding import random_net
 
 ZERO = torch.zeros(1, dtype=torch.long)
 
@@ -135,3 +137,25 @@ def test_in_a_deep_network_the_slack_is_looked_at_closer(method: str) -> None:
     assert certified_rows(lower_margins(bounded, x, ZERO, **how))
     net[-1].bias[0] -= 2e-4
     assert not certified_rows(lower_margins(bounded, x, ZERO, **how))
+
+
+def test_complete_verdicts_at_the_border_are_never_the_wrong_one() -> None:
+    """The least output on a segment, exactly, and the floats on both sides of it."""
+    statuses = set()
+    for seed in range(4):
+        net = random_net(seed, (2, 5, 4, 1), spread=float(seed % 4))
+        low = torch.randn(1, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        high = low + torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+        least = ranges(Exact(net), rational(low[0]), rational(high[0]))[-1][0][0]
+        below, above = border(least)
+        for end, violated in (
+            (below, Fraction(below) == least),
+            (above, True),
+            (below - 1e-6 * (1 + abs(below)), False),
+        ):
+            found = Property(((low[0], high[0]),), ((torch.ones(1, 1), torch.tensor([end], dtype=torch.float64)),))
+            settings = VerifySettings(input_dimensions=0)
+            status = verify(glsk.BoundedModule(net, (2,)), found, timeout=0.3, settings=settings).status
+            assert status != ("unsat" if violated else "sat")
+            statuses.add(status)
+    assert {"sat", "unsat"} <= statuses
