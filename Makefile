@@ -1,7 +1,7 @@
 # make demo, make test: each sets up what it needs in .venv, from a bare clone.
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= dev,triton
+EXTRAS ?= dev,docs,triton
 DEMO_FLAGS ?= --preset quick
 PYTEST_FLAGS ?= -n auto
 FUZZ_SECONDS ?= 600
@@ -11,12 +11,13 @@ INSTALLED := $(VENV)/.installed
 SOURCES := $(shell find csrc -type f 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint bench table1 fuzz clean
+.PHONY: help venv demo test lint docs bench table1 fuzz clean
 
 help:
 	@echo "make demo    train a small certified network (DEMO_FLAGS=$(DEMO_FLAGS))"
 	@echo "make test    run every test (PYTEST_FLAGS=...)"
 	@echo "make lint    check style, formatting and types"
+	@echo "make docs    build the documentation into site/"
 	@echo "make bench   measure speed"
 	@echo "make table1  train and certify the paper's Table 1 for MNIST, about three hours of two cores (TABLE1_FLAGS=...)"
 	@echo "make fuzz    look for crashes and wrong bounds with random and damaged input (FUZZ_SECONDS=$(FUZZ_SECONDS))"
@@ -46,6 +47,9 @@ lint: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: venv
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 bench: venv
 	$(BIN)/python -m pytest bench
 
@@ -59,6 +63,6 @@ fuzz: venv
 	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m fuzz
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	rm -f glsk/_C*.so glsk/_CUDA*.so $(INSTALLED)
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

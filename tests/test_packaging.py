@@ -241,3 +241,9 @@ def test_each_instruction_set_gets_its_object_and_only_stale_ones_are_compiled(s
 
     other = setup_py.Unit(units[1].obj, [*units[1].command, "-O0"])
     assert other.is_stale()
+
+
+def test_what_is_to_be_cited_is_this_version():
+    text = (ROOT / "CITATION.cff").read_text()
+    assert re.search(rf"^version: {re.escape(glsk.__version__)}$", text, re.MULTILINE)
+    assert re.search(rf"^license: {PROJECT['license']}$", text, re.MULTILINE)
