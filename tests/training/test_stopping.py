@@ -66,8 +66,12 @@ def signal_at(monkeypatch, owner, name, call, number, after=False):
     monkeypatch.setattr(owner, name, wrapped)
 
 
-@pytest.mark.parametrize(("late", "kind"), [(False, kind) for kind in KINDS] + [(True, kind) for kind in LATE])
-@pytest.mark.parametrize("step", [1, 2, 5, 8, 14])
+@pytest.mark.parametrize(
+    ("late", "kind", "step"),
+    [(late, "pgpe", step) for late in (False, True) for step in (1, 2, 5, 14)]
+    + [(False, kind, 8) for kind in KINDS]
+    + [(True, kind, 8) for kind in LATE],
+)
 def test_a_signal_in_a_step_stops_after_it_with_a_checkpoint(data, whole, tmp_path, monkeypatch, kind, late, step):
     expected = whole(**KINDS[kind])
     settings = config(data, **KINDS[kind])
