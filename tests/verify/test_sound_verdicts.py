@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import time
 from fractions import Fraction
 
 import pytest
@@ -154,7 +155,7 @@ def test_complete_verdicts_at_the_border_are_never_the_wrong_one() -> None:
             (below - 1e-6 * (1 + abs(below)), False),
         ):
             found = Property(((low[0], high[0]),), ((torch.ones(1, 1), torch.tensor([end], dtype=torch.float64)),))
-            settings = VerifySettings(input_dimensions=0)
+            settings = VerifySettings(input_dimensions=0, clock=time.process_time)
             status = verify(glsk.BoundedModule(net, (2,)), found, timeout=0.3, settings=settings).status
             assert status != ("unsat" if violated else "sat")
             statuses.add(status)
