@@ -36,6 +36,7 @@ def arguments(op: str) -> tuple[object, ...]:
         "crown_pass-margins": (*everything, case.C, None, None, encode(layers), [0.0] * 3, "adaptive", False),
         "crown_pass-mask": (-radius, radius, weights[:2], nothing, lowers[:1], uppers[:1], *rest, "mask", False),
         "optimised_pass": (*everything, case.C, None, None, encode(layers), [0.0] * 3, "adaptive", False, 20, 0.1),
+        "branch_pass": _branch_pass(box, weights, biases, lowers, uppers, case.C, encode(layers)),
         "chain_bounds": (*box, weights, biases, case.C, encode(layers), [0.0] * 3, "CROWN", True, False, False),
         "sign_ascent": (
             box[0].unsqueeze(2),
@@ -55,9 +56,34 @@ def arguments(op: str) -> tuple[object, ...]:
     }[op]
 
 
+def _branch_pass(
+    box: tuple[Tensor, Tensor],
+    weights: list[Tensor],
+    biases: list[Tensor],
+    lowers: list[Tensor],
+    uppers: list[Tensor],
+    C: Tensor,
+    geometry: list[int],
+) -> tuple[object, ...]:
+    """As many subproblems of the first member as there are pairs, one row and 8 splits each, 20 iterations."""
+    one = [w[:1] for w in weights], [b[:1] for b in biases]
+    lower, upper = (torch.cat([end[0] for end in ends], dim=1) for ends in (lowers, uppers))
+    count, generator = MEMBERS * SAMPLES, torch.Generator().manual_seed(0)
+    index = torch.arange(count) * SAMPLES // count
+    unstable = ((lower < 0) & (upper > 0)).float()[index]
+    splits = torch.zeros(count, lower.shape[1], dtype=torch.int8)
+    splits.scatter_(1, unstable.multinomial(8, generator=generator), 1)
+    splits *= (torch.randint(0, 2, splits.shape, generator=generator) * 2 - 1).to(torch.int8)
+    rows = C[index, :1].contiguous()
+    return (
+        *(end[0] for end in box), *one, lower, upper, index, splits, rows, None, None, geometry, [0.0] * len(weights),
+        20, 0.1, 0.1, 0.98, True, False, False,
+    )  # fmt: skip
+
+
 NAMES = (
-    "chain_bounds", "ibp_affine", "crown_pass-layer", "crown_pass-margins", "crown_pass-mask", "hbox_relu",
-    "optimised_pass", "relu_relaxation", "robust_cross_entropy", "sign_ascent",
+    "branch_pass", "chain_bounds", "ibp_affine", "crown_pass-layer", "crown_pass-margins", "crown_pass-mask",
+    "hbox_relu", "optimised_pass", "relu_relaxation", "robust_cross_entropy", "sign_ascent",
 )  # fmt: skip
 
 

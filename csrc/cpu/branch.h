@@ -68,19 +68,31 @@ class BranchWorker {
       walk->recall();
       walk->down(again);
     }
-    if (a.duals || a.coefficients)
-      walk->each_record([&](const T* record, const Roles* roles, int j, int64_t unit) {
-        const int64_t at = q0 * a.units + tile.layers[j].first + unit;
-        for (int s = 0; s < count; ++s) {
-          const Roles& role = roles[s / L];
-          const bool free = role.free >> s % L & 1, has = free || ((role.active | role.inactive) >> s % L & 1);
-          if (a.duals && has) a.duals[at + s * a.units] = record[BEST * VL + s];
-          if (a.coefficients && free) a.coefficients[at + s * a.units] = record[COEFFICIENT * VL + s];
-        }
-      });
+    if (a.duals) store_records(q0, count, BEST, a.duals, [](const Roles& r) { return r.free | r.active | r.inactive; });
+    if (a.coefficients)
+      store_records(q0, count, COEFFICIENT, a.coefficients, [](const Roles& role) { return role.free; });
     const int64_t n = tile.layers[0].g.inputs();
     if (a.corner)
       for (int s = 0; s < count; ++s) store_corner(s, a.corner + (q0 + s) * n);
+  }
+
+  // A field of the lanes that `has` gives, and zeros, to [problems][units].
+  template <class Has>
+  void store_records(int64_t q0, int count, Field field, T* out, const Has& has) {
+    for (int j = 0; j + 1 < a.depth; ++j) {
+      const BranchLayer<T>& layer = tile.layers[j];
+      const int64_t n = layer.g.outputs();
+      memset(tile.low, 0, sizeof(T) * n * VL);
+      walk->each_record(layer, [&](const T* record, const Roles* roles, int64_t unit) {
+        for (int v = 0; v < V; ++v) {
+          const Vec<T> value = load<T>(record + (field * V + v) * L), zero = {};
+          store<T>(tile.low + (unit * V + v) * L, lanes_of<T>(has(roles[v])) ? value : zero);
+        }
+      });
+      T* to = out + q0 * a.units + layer.first;
+      for (int v = 0; v * L < count; ++v)
+        store_lanes<T>(tile.low + v * L, VL, n, count - v * L < L ? count - v * L : L, to + v * L * a.units, a.units);
+    }
   }
 
   // Where no row depends on an input, the lower end.

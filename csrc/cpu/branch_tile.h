@@ -1,39 +1,12 @@
-// A tile of subproblems of branch and bound, V vectors of them, a lane a row of a subproblem: what its hidden units are,
-// compacted, so that only units that some lane needs cost anything.
+// A tile of subproblems of branch and bound, V vectors of them, a lane a row of a subproblem: its box, its hidden units,
+// its rows.
 #pragma once
 
-#include "cpu/branch_load.h"
+#include "cpu/branch_layer.h"
 #include "cpu/packed.h"
 
 namespace glsk {
 namespace GLSK_ISA {
-
-// Of a unit that has a dual in some lane: bit s of each says what the unit is in lane s. Neither: it is stable there.
-struct Roles {
-  uint32_t free, active, inactive;  // unstable; split
-};
-
-// What is kept of such a unit, [V][LANES] each: its coefficient before the activation, its dual, the upper line, Adam's
-// moments, and the dual of the best iterate.
-enum Field { COEFFICIENT, DUAL, SLOPE, INTERCEPT, MEAN, SQUARE, BEST, FIELDS };
-
-// One layer. Pixels are those of its window, in order; units are those of a pixel that are alive, the plain ones (the
-// identity in every lane) first.
-template <class T>
-struct BranchLayer {
-  Geometry g;
-  bool last;
-  T rest;               // 1 - leak
-  T* weight;            // [kh * kw][cout][cin]
-  const T* bias;        // null: zeros
-  Window window;
-  int *begin, *plain;   // [pixels + 1] a pixel's first unit; [pixels] how many of them are plain
-  int *channel, *at, *row;  // [units]: their channel, and where it stands among coefficients and weights of outputs
-  T* coef;              // [pixels][cout][V][LANES]; zeros where no unit is alive
-  T* record;            // [units with duals][FIELDS][V][LANES]
-  Roles* roles;         // [units with duals][V]
-  int64_t first;        // in packed units
-};
 
 template <class T, int V>
 class BranchTile {
@@ -41,7 +14,7 @@ class BranchTile {
   static constexpr int L = LANES<T>, VL = V * L;
 
   explicit BranchTile(const BranchArgs<T>& args) : a(args) {}
-  ~BranchTile() { free(layers), free(numbers), free(values), free(roles), free(alive), free(marks); }
+  ~BranchTile() { free(layers), free(numbers), free(values), free(roles), free(alive), free(marks), free(kinds); }
 
   bool prepare() {
     layers = zeroed<BranchLayer<T>>(a.depth);
@@ -61,8 +34,9 @@ class BranchTile {
     values = allocate<T>(reals);
     roles = allocate<Roles>(duals * V);
     marks = allocate<Roles>(widest * V);
+    kinds = allocate<Kind>(widest);
     alive = allocate<uint64_t>(int64_t(g0.oh) * g0.ow * words_of(g0.cout));
-    if (!layers || !numbers || !values || !roles || !marks || !alive) return false;
+    if (!layers || !numbers || !values || !roles || !marks || !kinds || !alive) return false;
     int* n = numbers;
     T* x = values;
     Roles* r = roles;
@@ -127,11 +101,13 @@ class BranchTile {
   Window input;
   T *ends, *corner;   // [inputs][V][2][LANES]; [inputs][V][LANES]
   uint64_t* alive = nullptr;  // of layer 0, as Step has it
+  T* low;             // [widest][V][LANES], room for what is loaded or stored
 
  private:
   int* numbers = nullptr;
-  T *values = nullptr, *low, *up, *started;  // [outputs][V][LANES]
+  T *values = nullptr, *up, *started;  // as low
   Roles *roles = nullptr, *marks = nullptr;
+  Kind* kinds = nullptr;
 
   // Rows [n] that start `offset` after each lane's, to [n][V][LANES].
   template <class Row>
@@ -179,38 +155,9 @@ class BranchTile {
         for (int x = 0; x < g.ow; ++x)
           if (some(c * pixels + int64_t(y) * g.ow + x)) w = covering(w, y, x);
     layer.window = w.pixels() ? w : Window{0, 1, 0, 1};
-    fill(layer, [&](int, int64_t unit) { return some(unit) ? PLAIN : DEAD; },
-         [&](int, int64_t unit, T* coef, int64_t) { memcpy(coef, low + unit * VL, sizeof(T) * VL); });
-  }
-
-  enum Kind { DEAD, PLAIN, DUALS };
-
-  // The compact lists of a layer: kind(channel, unit), and made(channel, unit, coefficient, nth with duals) of each that
-  // is alive.
-  template <class KindOf, class Made>
-  void fill(BranchLayer<T>& layer, const KindOf& kind, const Made& made) {
-    const Geometry& g = layer.g;
-    const Window& w = layer.window;
-    memset(layer.coef, 0, sizeof(T) * w.pixels() * g.cout * VL);
-    int units = 0, pixel = 0;
-    int64_t duals = 0;
-    for (int y = w.y0; y < w.y1; ++y)
-      for (int x = w.x0; x < w.x1; ++x, ++pixel) {
-        layer.begin[pixel] = units;
-        for (int wanted = PLAIN; wanted <= DUALS; ++wanted) {
-          for (int c = 0; c < g.cout; ++c) {
-            const int64_t unit = (int64_t(c) * g.oh + y) * g.ow + x;
-            if (kind(c, unit) != wanted) continue;
-            layer.channel[units] = c;
-            layer.at[units] = c * VL;
-            layer.row[units++] = c * g.cin;
-            made(c, unit, layer.coef + (int64_t(pixel) * g.cout + c) * VL, duals);
-            duals += wanted == DUALS;
-          }
-          if (wanted == PLAIN) layer.plain[pixel] = units - layer.begin[pixel];
-        }
-      }
-    layer.begin[pixel] = units;
+    for (int64_t unit = 0; unit < outputs; ++unit) kinds[unit] = some(unit) ? PLAIN : DEAD;
+    fill_layer<T, V>(layer, kinds,
+                     [&](int64_t unit, T* coef, int64_t) { memcpy(coef, low + unit * VL, sizeof(T) * VL); });
   }
 
   void load_layer(int j) {
@@ -219,7 +166,8 @@ class BranchTile {
     const Window& w = layer.window;
     const int64_t pixels = int64_t(g.oh) * g.ow, n = g.outputs();
     if (!g.relu) {
-      fill(layer, [](int, int64_t) { return PLAIN; }, [](int, int64_t, T*, int64_t) {});
+      memset(kinds, PLAIN, n);
+      fill_layer<T, V>(layer, kinds, [](int64_t, T*, int64_t) {});
     } else {
       // Contiguous pieces: all of it, or rows of the window.
       const bool whole = w.pixels() == pixels;
@@ -229,9 +177,10 @@ class BranchTile {
             whole ? 0 : (i / (w.y1 - w.y0) * g.oh + w.y0 + i % (w.y1 - w.y0)) * g.ow + w.x0;
         load_piece(layer, from, length);
       }
-      const bool crown = !a.start;
-      fill(layer, [&](int, int64_t unit) { return kind_of(layer, unit); },
-           [&](int, int64_t unit, T*, int64_t dual) { make_record(layer, unit, dual, crown); });
+      fill_layer<T, V>(layer, kinds, [&](int64_t unit, T*, int64_t dual) {
+        make_record<T, V>(low + unit * VL, up + unit * VL, marks + unit * V, a.start ? started + unit * VL : nullptr,
+                          1 - layer.rest, layer.record + dual * FIELDS * VL, layer.roles + dual * V);
+      });
     }
     if (j == 0) mark_alive(layer);
   }
@@ -245,65 +194,9 @@ class BranchTile {
     Roles* to = marks + from * V;
     for (int64_t i = 0; i < length * V; ++i) to[i] = {0, 0, 0};
     for (int s = 0; a.splits && s < VL; ++s)
-      mark_splits(a.splits + subproblem[s] * units + at, length, uint32_t(1) << s % L, to + s / L);
-  }
-
-  static void mark_splits(const int8_t* split, int64_t length, uint32_t bit, Roles* to) {
-    for (int64_t i = 0; i < length; i += 8) {
-      uint64_t some = 0;
-      memcpy(&some, split + i, length - i < 8 ? length - i : 8);
-      if (!some) continue;
-      for (int64_t k = i; k < i + 8 && k < length; ++k) {
-        if (split[k] > 0) to[k * V].active |= bit;
-        if (split[k] < 0) to[k * V].inactive |= bit;
-      }
-    }
-  }
-
-  Kind kind_of(const BranchLayer<T>& layer, int64_t unit) const {
-    Mask<T> some = {}, other = {};
-    bool split = false;
-    for (int v = 0; v < V; ++v) {
-      const Vec<T> l = load<T>(low + (unit * V + v) * L), u = load<T>(up + (unit * V + v) * L);
-      const Mask<T> good = finite_width<T>(l, u), active = (l >= 0) & good;
-      some |= active | ((Mask<T>)(u > 0) & ~(Mask<T>)(l >= 0)) | ~good;
-      other |= ~active;
-      split |= marks[unit * V + v].active || marks[unit * V + v].inactive;
-    }
-    if (split) return DUALS;
-    if (!any<T>(other)) return PLAIN;
-    return any<T>(some) || layer.rest != 1 ? DUALS : DEAD;
-  }
-
-  // From the unit's bounds: who has a dual, its first value, and the lines of the others.
-  void make_record(const BranchLayer<T>& layer, int64_t unit, int64_t dual, bool crown) {
-    const Vec<T> zero = {}, one = broadcast<T>(1);
-    for (int v = 0; v < V; ++v) {
-      const Vec<T> l = load<T>(low + (unit * V + v) * L), u = load<T>(up + (unit * V + v) * L);
-      Roles role = marks[unit * V + v];
-      const Mask<T> active = lanes_of<T>(role.active), inactive = lanes_of<T>(role.inactive);
-      const Mask<T> split = active | inactive, unstable = (l < 0) & (u > 0) & ~split;
-      role.free = bits_of<T>(unstable);
-      const Lines<T> lines = relax<T>(l, u, 1 - layer.rest, ADAPTIVE);  // NaN where bounds are not finite
-      const Vec<T> least = broadcast<T>(1 - layer.rest);
-      const Mask<T> good = finite_width<T>(l, u);
-      Vec<T> slope = (active & good) ? one : lines.slope_neg;
-      slope = (inactive & good) ? least : slope;
-      const Vec<T> intercept = (split & good) ? zero : lines.const_neg;
-      Vec<T> q = crown ? (u > -l ? one : zero) : load<T>(started + (unit * V + v) * L);
-      if (crown) q = split ? zero : q;
-      q = q < 0 ? zero : q;
-      q = unstable & (q > 1) ? one : q;
-      q = (unstable | split) ? q : zero;
-      T* to = layer.record + (dual * FIELDS * V + v) * L;
-      store<T>(to + DUAL * VL, q);
-      store<T>(to + SLOPE * VL, slope);
-      store<T>(to + INTERCEPT * VL, intercept);
-      store<T>(to + MEAN * VL, zero);
-      store<T>(to + SQUARE * VL, zero);
-      store<T>(to + BEST * VL, q);
-      layer.roles[dual * V + v] = role;
-    }
+      mark_splits<V>(a.splits + subproblem[s] * units + at, length, uint32_t(1) << s % L, to + s / L);
+    for (int64_t i = from; i < from + length; ++i)
+      kinds[i] = kind_of<T, V>(low + i * VL, up + i * VL, marks + i * V, layer.rest != 1);
   }
 
   void mark_alive(const BranchLayer<T>& layer) {

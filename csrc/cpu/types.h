@@ -179,7 +179,7 @@ struct BranchArgs {
   int iterations;
   T rate_alpha, rate_beta, decay;
   T* bounds;               // [subproblems, rows]
-  T* duals;                // [subproblems, rows, units] or null; where a unit has none, it is not written
+  T* duals;                // [subproblems, rows, units] or null
   T* coefficients;         // the same; of free units
   T* corner;               // [subproblems, rows, inputs] or null
   int threads;

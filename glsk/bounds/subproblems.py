@@ -66,7 +66,6 @@ class Roots:
     memory_limit: int = 1 << 30
 
     @classmethod
-    @torch.no_grad()
     def of(
         cls,
         bounded: "BoundedModule",
@@ -100,11 +99,12 @@ class Roots:
                 check_finite=check_finite,
             )  # fmt: skip
             hidden = {n: (low.flatten(0, -2), up.flatten(0, -2)) for n, (low, up) in found.items()}
-        low, up = box.resolve(chain, None, None, None, x_L, x_U, check_finite)
-        weights = population.assemble(chain, population.resolve(chain, bounded.net, params))
+        low, up = (end.detach() for end in box.resolve(chain, None, None, None, x_L, x_U, check_finite))
+        named = population.resolve(chain, bounded.net, params)
+        weights = population.assemble(chain, {name: value.detach() for name, value in named.items()})
         if weights.size != 1:
             raise ValueError(f"params: expected one member, got {weights.size}")
-        lower, upper = (_packed(chain, hidden, end, low) for end in (0, 1))
+        lower, upper = (_packed(chain, hidden, end, low).detach() for end in (0, 1))
         backend = backends.resolve(backend, low.device, low.dtype)
         return cls(chain, weights, low, up, lower, upper, backend, memory_limit)
 
@@ -182,21 +182,27 @@ class Roots:
             coefficients: [B, S, U], of :meth:`bound`.
             index, splits: as :meth:`bound` was given them.
         """
-        lower, upper = (end if index is None else end[index] for end in (self.lower, self.upper))
-        units = classify(lower, upper)
-        slope, intercept = upper_line(lower, upper, units)
-        geometry = self.chain.geometry[:-1]
-        bias = torch.cat([affine.per_unit(b, g)[0] for b, g in zip(self.weights.biases, geometry, strict=False)])
-        rest = torch.cat(
-            [lower.new_full((g.out_features,), 1 - leak) for g, leak in zip(geometry, self.chain.leaks, strict=False)]
-        )
+        units = classify(self.lower, self.upper)
+        slope, intercept = upper_line(self.lower, self.upper, units)
+        layers = [(layer.geometry, layer.leak) for layer in self.chain.layers[:-1]]
+
+        def per_unit(values: list[float]) -> Tensor:
+            counts = torch.tensor([g.out_features for g, _ in layers], device=slope.device)
+            return torch.tensor(values, dtype=slope.dtype, device=slope.device).repeat_interleave(counts)
+
+        rest = per_unit([1 - leak for _, leak in layers])
+        bias = torch.cat([affine.per_unit(b, g)[0] for b, (g, _) in zip(self.weights.biases, layers, strict=False)])
+        shut = units.active | units.inactive | (per_unit([g.relu for g, _ in layers]) == 0)
+
+        def of(per_image: Tensor) -> Tensor:
+            """[B or 1, 1, U]."""
+            return (per_image if index is None or len(per_image) == 1 else per_image[index]).unsqueeze(1)
+
         through = coefficients * (rest * bias)
-        gain = torch.minimum(through, torch.zeros_like(through)) - slope[:, None] * through
-        gain = gain - (rest * intercept)[:, None] * coefficients.clamp(max=0)
-        has = torch.cat([torch.full((g.out_features,), bool(g.relu), device=lower.device) for g in geometry])
-        open_ = ~(units.active | units.inactive) & has
-        open_ = open_ if splits is None else open_ & (splits == 0)
-        return gain.abs().masked_fill(~open_[:, None], float("-inf"))
+        scores = through.clamp(max=0).addcmul_(of(slope), through, value=-1)
+        scores.addcmul_(of(rest * intercept), coefficients.clamp(max=0), value=-1).abs_()
+        scores.masked_fill_(of(shut), float("-inf"))
+        return scores if splits is None else scores.masked_fill_(splits[:, None] != 0, float("-inf"))
 
     def tightened(
         self, iterations: int = 20, lr: float = 0.1, images: Tensor | None = None, outward: Tensor | None = None

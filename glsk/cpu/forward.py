@@ -139,8 +139,6 @@ def branch_pass(
     """As ``glsk.ops.branch_pass``."""
     require_in_range(index, x_L.shape[0])
     bounds, *others = empty_outputs(x_L, lower, C, duals, coefficients, corner)
-    for wanted in others[:2]:
-        wanted.zero_()  # the kernel writes what is not
     given = Given()
     inputs = x_L, x_U, lower, upper, index, splits, C, start, threshold
     kernel("branch_pass", x_L)(

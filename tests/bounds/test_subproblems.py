@@ -209,6 +209,13 @@ def test_roots_from_bounds_that_are_known() -> None:
         roots_of(case, "reference", hidden=hidden)
 
 
+def test_nothing_has_a_gradient() -> None:
+    net = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2))
+    roots = Roots.of(glsk.BoundedModule(net, (3,)), torch.zeros(2, 3), torch.ones(2, 3))
+    found = roots.bound(torch.ones(2, 1, 2), coefficients=True, corner=True)
+    assert not any(value.requires_grad for value in found)
+
+
 def test_one_member_is_wanted() -> None:
     case, *_ = small("reference")
     bounded = glsk.BoundedModule(case.net, case.input_shape)
