@@ -47,7 +47,8 @@ class Members:
         values = x.expand(self.size, -1, -1)
         layers = zip(self.layers, self.leaks, self.population.weights, self.population.biases, strict=True)
         for layer, leak, weight, bias in layers:
-            values = affine.forward(values, weight, layer) + affine.per_unit(bias, layer)[:, None]
+            pixels = affine.forward(values, weight, layer).unflatten(2, (layer.out_channels, -1))
+            values = (pixels + bias[:, None, :, None]).flatten(2)
             if layer.relu:
                 values = values.relu() if leak == 0 else torch.where(values > 0, values, leak * values)
         return values

@@ -37,13 +37,13 @@ def sign_ascent_reference(
         weights, biases: of all layers, [P, Cout, Cin, kh, kw] and [P, Cout].
         rows: the linear functions of the logits, [B, S, K], one a point; or None.
         labels: without rows, the true classes [B], int64: the points ascend the cross-entropy, and S is 1.
-        geometry: all layers, encoded.
+        geometry: all layers, encoded. The last one's outputs are the logits, before any activation.
         leaks: of all layers, the slope in [0, 1] below zero of the activation that follows; 0 is a ReLU.
         step: of one step, in half widths of the box.
         steps: how many; 0 returns the start.
 
     Returns:
-        [P, B, S, n]. A gradient that is NaN gives a point that is NaN.
+        [P, B, S, n]. A gradient that is NaN moves nothing.
     """
     layers = decode(geometry)
     members, (_, samples, count, inputs) = weights[0].shape[0], start.shape
@@ -54,7 +54,7 @@ def sign_ascent_reference(
         after = _forward(point.flatten(1, 2), weights, biases, leaks, geometry)
         gradient = rows.flatten(0, 1).expand(members, -1, -1) if rows is not None else _by_logits(after[-1], labels)
         for k in reversed(range(len(layers))):
-            if layers[k].relu:
+            if layers[k].relu and k + 1 < len(layers):
                 gradient = torch.where(after[k] > 0, gradient, leaks[k] * gradient)
             gradient = affine.transposed(gradient.unsqueeze(2), weights[k], layers[k]).squeeze(2)
         point = torch.clamp(point + length * gradient.sign().view(point.shape), low, high)
@@ -64,21 +64,26 @@ def sign_ascent_reference(
 def _forward(
     values: Tensor, weights: list[Tensor], biases: list[Tensor], leaks: list[float], geometry: list[int]
 ) -> list[Tensor]:
-    """The outputs [P, M, out] of every layer, after the activation that follows."""
-    after = []
+    """The outputs [P, M, out] of every layer, after the activation that follows; of the last before it."""
+    after: list[Tensor] = []
     for layer, weight, bias, leak in zip(decode(geometry), weights, biases, leaks, strict=True):
         values = affine.forward(values, weight, layer) + affine.per_unit(bias, layer)[:, None]
-        if layer.relu:
+        if layer.relu and len(after) + 1 < len(weights):
             values = torch.where(values > 0, values, leak * values)
         after.append(values)
     return after
 
 
 def _by_logits(logits: Tensor, labels: Tensor | None) -> Tensor:
-    """The gradient of the cross-entropy: softmax, minus 1 for the true class."""
+    """The gradient of the cross-entropy, softmax minus 1 for the true class, in units of the largest other's softmax.
+
+    Only its signs count, and however sure a network is, these units let nothing vanish.
+    """
     assert labels is not None
-    classes = torch.arange(logits.shape[2], device=logits.device)
-    return logits.softmax(dim=2) - (classes == labels[:, None]).to(logits.dtype)
+    true = torch.arange(logits.shape[2], device=logits.device) == labels[:, None]
+    others = logits.masked_fill(true, float("-inf"))
+    found = (others - others.amax(dim=2, keepdim=True)).exp()
+    return torch.where(true, -found.sum(dim=2, keepdim=True), found)
 
 
 def _check(
