@@ -144,24 +144,26 @@ def table() -> Iterator[str]:
 def gradients() -> Iterator[str]:
     """The table of the fused gradients: of every hidden layer's rows, both sides, and of the margins' lower bounds."""
     yield (
-        "| gradient of | lanes | useful MFLOP | executed MFLOP | HBM, kB | L2, MB "
+        "| gradient of | lanes | coefficients in | useful MFLOP | executed MFLOP | HBM, kB | L2, MB "
         "| predicted ns (bound by) | measured ns |"
     )
-    yield "|---|---|---|---|---|---|---|---|"
+    yield "|---|---|---|---|---|---|---|---|---|"
     for net in ("cnn3", "cnn5"):
         layers = glsk.BoundedModule(models.build(net, cost_model.SHAPE), cost_model.SHAPE).chain.geometry
         passes = [(f"layer {k}", layers[: k + 1], None) for k in range(1, len(layers) - 1)]
         for name, some, rows in [*passes, ("margins", layers, 9)]:
             cost = cost_backward.cost(some, rows)
             bound = max(cost.times, key=lambda resource: cost.times[resource])
+            where = f"shared memory, {cost.where.shared >> 10} KiB" if cost.where.on_chip else "L2"
+            work = f"{2e-6 * cost.useful:.2f} | {2e-6 * cost.executed:.2f}"
             yield (
-                f"| {net.upper()}, {name} | {cost.lanes} | {2e-6 * cost.useful:.2f} | {2e-6 * cost.executed:.2f} "
+                f"| {net.upper()}, {name} | {cost.lanes} | {where} | {work} "
                 f"| {cost.hbm / 1e3:.1f} | {cost.l2 / 1e6:.2f} | {1e9 * cost.seconds:,.0f} ({bound}) | not yet |"
             )
     yield ""
     yield (
         "Every row with a gradient; rows without one cost nothing. Predicted from shapes alone, by "
-        f"`bench/cost_backward.py`, with {cost_backward.SHARE:.0%} of the peak assumed."
+        f"`bench/cost_backward.py`, with {cost_backward.SHARE[2]:.0%} of the peak assumed."
     )
 
 

@@ -180,12 +180,13 @@ PYBIND11_MODULE(_CUDA, module) {
                "Addresses of the gradients of lower and upper bounds; of box, C, bounds, lines and parameters, or 0.");
     module.def(
         "backward_workspace",
-        [](const PassArguments& arguments) {
+        [](int device, const PassArguments& arguments) {
+            const OnDevice on(device);
             const auto pass = arguments.pass();
             return std::pair(glsk::cuda::backward_block_bytes(pass, arguments.is_double),
                              glsk::cuda::backward_blocks(pass, arguments.is_double));
         },
-        py::arg("arguments"), "Bytes of a thread block of a pass's gradient, and how many there are at most.");
+        py::arg("device"), py::arg("arguments"), "Bytes of a thread block of a pass's gradient, and how many there are at most.");
     module.def("run_ibp", &run_ibp, py::arg("device"), py::arg("stream"), py::arg("is_double"), py::arg("members"),
                py::arg("samples"), py::arg("geometry"), py::arg("relu"), py::arg("leak"), py::arg("weight"), py::arg("bias"),
                py::arg("lower"), py::arg("upper"), py::arg("out_lower"), py::arg("out_upper"));

@@ -10,11 +10,12 @@ namespace glsk::cuda {
 template <class T, class Group>
 __device__ void start_at_corner(const Pass& pass, const PassGradient& gradient, const Group& group,
                                 const Window& window, const T* upstream, const T* coefficients, T* values) {
+    constexpr int LANES = Group::LANES, WORKERS = WORKERS_OF<LANES>;
     const Layer& layer = pass.layer[0];
     const std::int64_t n = layer.in_features(), units = std::int64_t(layer.in_channels) * window.area();
-    const int quad = quad_of_thread();
+    const int quad = quad_of_thread<LANES>();
     for (std::int64_t base = 0; base < units; base += WORKERS) {
-        const std::int64_t at = base + worker_of_thread();
+        const std::int64_t at = base + worker_of_thread<LANES>();
         std::int64_t unit = 0;
         Ends<T> sum = {T(0), T(0)};
         if (at < units) {
@@ -23,17 +24,17 @@ __device__ void start_at_corner(const Pass& pass, const PassGradient& gradient, 
                             window.x0 + pixel % window.width());
             const T l = slice<T>(pass.x_lower, group.p, group.b)[unit];
             const T u = slice<T>(pass.x_upper, group.p, group.b)[unit];
-            const Lanes<T> four = lanes_at(coefficients, at, quad);
+            const Lanes<T> four = lanes_at<LANES>(coefficients, at, quad);
             Lanes<T> value;
             for (int v = 0; v < QUAD; ++v) {
                 const T a = four.at[v];
                 value.at[v] = a > T(0) ? l : a < T(0) ? u : l / 2 + u / 2 + a;  // a: 0, or NaN
                 (a < T(0) ? sum.upper : sum.lower) += upstream[quad + v] * a;
             }
-            lanes_at(values, at, quad) = value;
+            lanes_at<LANES>(values, at, quad) = value;
         }
         if (gradient.box == nullptr) continue;
-        sum = {over_quads(sum.lower), over_quads(sum.upper)};
+        sum = {over_quads<LANES>(sum.lower), over_quads<LANES>(sum.upper)};
         if (at < units && quad == 0) {
             T* box = static_cast<T*>(gradient.box) + (group.p * pass.samples + group.b) * 2 * n + unit;
             box[0] += sum.lower, box[n] += sum.upper;
@@ -58,14 +59,15 @@ struct LineSums {
 template <class T, bool PER_ROW, class Group>
 __device__ void through_lines(const Pass& pass, const PassGradient& gradient, const Group& group, int k,
                               const Window& window, const T* upstream, T* coefficients, T* values) {
+    constexpr int LANES = Group::LANES, WORKERS = WORKERS_OF<LANES>;
     const Layer& layer = pass.layer[k];
     const std::int64_t pair = group.p * pass.samples + group.b, many = std::int64_t(layer.out_channels) * window.area();
     const std::int64_t units = units_before(pass, pass.layers - 1), before = units_before(pass, k);
     const bool lines_wanted = layer.relu && layer.around.are_lines() && gradient.lines != nullptr;
     const bool bounds_wanted = layer.relu && !layer.around.are_lines() && gradient.bounds != nullptr;
-    const int quad = quad_of_thread();
+    const int quad = quad_of_thread<LANES>();
     for (std::int64_t base = 0; base < many; base += WORKERS) {
-        const std::int64_t at = base + worker_of_thread();
+        const std::int64_t at = base + worker_of_thread<LANES>();
         const bool there = at < many;
         const int channel = static_cast<int>(at / window.area()), pixel = static_cast<int>(at % window.area());
         const int y = window.y0 + pixel / window.width(), x = window.x0 + pixel % window.width();
@@ -77,8 +79,8 @@ __device__ void through_lines(const Pass& pass, const PassGradient& gradient, co
         Lines<T> sum = {};       // of the thread's lanes, or, of lines by row, of
         bool shared_row = false;  // its first lane if that has the row of the lane before, another thread's
         if (there) {
-            Lanes<T>& a = lanes_at(coefficients, at, quad);
-            Lanes<T>& value = lanes_at(values, at, quad);
+            Lanes<T>& a = lanes_at<LANES>(coefficients, at, quad);
+            Lanes<T>& value = lanes_at<LANES>(values, at, quad);
             Lines<T> lines = {};
             if (!PER_ROW) lines = lines_of<T>(layer, pass.rule, group.p, group.b, unit);
             for (int v = 0; v < QUAD; ++v) {
@@ -107,8 +109,8 @@ __device__ void through_lines(const Pass& pass, const PassGradient& gradient, co
             if (shared_row) sums_of(group.row(pass, quad)).add(sum);
         }
         if (PER_ROW ? !bounds_wanted : !lines_wanted && !bounds_wanted) continue;
-        sum = {over_quads(sum.lower_slope), over_quads(sum.lower_intercept), over_quads(sum.upper_slope),
-               over_quads(sum.upper_intercept)};
+        sum = {over_quads<LANES>(sum.lower_slope), over_quads<LANES>(sum.lower_intercept),
+               over_quads<LANES>(sum.upper_slope), over_quads<LANES>(sum.upper_intercept)};
         if (!there || quad != 0) continue;
         if (lines_wanted) {
             sums_of(0).add(sum);
@@ -126,6 +128,7 @@ __device__ void through_lines(const Pass& pass, const PassGradient& gradient, co
 template <class T, class Group>
 __device__ void through_specification(const Pass& pass, const PassGradient& gradient, const Group& group,
                                       const T* upstream, T* coefficients, const T* values) {
+    constexpr int LANES = Group::LANES;
     const std::int64_t outputs = pass.layer[pass.layers - 1].out_features();
     for (std::int64_t unit = threadIdx.x; unit < outputs; unit += THREADS) {
         for (int lane = 0; lane < LANES; ++lane) {

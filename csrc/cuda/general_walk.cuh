@@ -1,12 +1,12 @@
 // The walk of a group of rows down a chain, in a bounded workspace: what the general pass and its gradient share.
 //
-// A lane is a row and a side. A thread block takes up to 32 lanes of one (member, sample) and walks them down the chain:
+// A lane is a row and a side. A thread block takes a group of lanes of one (member, sample) and walks them down the chain:
 // coefficients [unit][lane] of one layer become those of the layer below. A thread makes four lanes of one pixel and up
 // to eight channels at once. Only units that a row of the group depends on are visited: a window of each layer, for
 // rows of a convolution's output.
 //
-// Group says which rows the lanes are: p, b, lanes, row(pass, lane), negated(pass, lane), an upper
-// bound's lane, and step(pass), how many lanes on the next row is.
+// Group says which rows the lanes are: LANES, of which there are at most; p, b, lanes, row(pass, lane), negated(pass,
+// lane), an upper bound's lane, and step(pass), how many lanes on the next row is.
 // Visit says what happens at each layer: constant(v, amount), a gain of the thread's vth lane; begin(k, window), the
 // window of layer k's inputs that comes next; and (k, channel, y, x, at, a), complete coefficients of one of those
 // inputs, number at of the window, which it leaves as coefficients of the pre-activation below.
@@ -17,25 +17,28 @@
 
 namespace glsk::cuda {
 
-constexpr int LANES = 32, QUAD = 4, THREADS = 128;
-constexpr int WORKERS = THREADS / (LANES / QUAD);  // threads with the same four lanes
+constexpr int QUAD = 4, THREADS = 128;
+template <int LANES>
+constexpr int WORKERS_OF = THREADS / (LANES / QUAD);  // threads with the same four lanes
 
 template <class T>
 struct alignas(16) Lanes {
     T at[QUAD];
 };
 
-template <class T>
+template <int LANES, class T>
 __device__ __forceinline__ Lanes<T>& lanes_at(T* values, std::int64_t unit, int quad) {
     return *reinterpret_cast<Lanes<T>*>(values + unit * LANES + quad);
 }
-template <class T>
+template <int LANES, class T>
 __device__ __forceinline__ const Lanes<T>& lanes_at(const T* values, std::int64_t unit, int quad) {
     return *reinterpret_cast<const Lanes<T>*>(values + unit * LANES + quad);
 }
 
 // The first of a thread's four lanes, and its number among those that have them.
+template <int LANES>
 __device__ __forceinline__ int quad_of_thread() { return threadIdx.x % (LANES / QUAD) * QUAD; }
+template <int LANES>
 __device__ __forceinline__ int worker_of_thread() { return threadIdx.x / (LANES / QUAD); }
 
 struct Window {
@@ -100,9 +103,10 @@ __device__ __forceinline__ T specified(const Pass& pass, const Group& group, int
 // Rows of C as coefficients of the last layer's outputs.
 template <class T, class Group, class Visit>
 __device__ void seed_specification(const Pass& pass, const Group& group, T* to, Visit& visit) {
+    constexpr int LANES = Group::LANES, WORKERS = WORKERS_OF<LANES>;
     const Layer& last = pass.layer[pass.layers - 1];
-    const int quad = quad_of_thread(), area = last.out_height * last.out_width;
-    for (std::int64_t unit = worker_of_thread(); unit < last.out_features(); unit += WORKERS) {
+    const int quad = quad_of_thread<LANES>(), area = last.out_height * last.out_width;
+    for (std::int64_t unit = worker_of_thread<LANES>(); unit < last.out_features(); unit += WORKERS) {
         const T bias = bias_of<T>(last, group.p, static_cast<int>(unit / area));
         for (int v = 0; v < QUAD; ++v) {
             const T a = specified<T>(pass, group, quad + v, unit);
@@ -128,10 +132,11 @@ struct Source {
 // Identity rows through the last layer: a row's coefficients are its weights, where its own window is.
 template <class T, class Group, class Visit>
 __device__ void seed_rows(const Pass& pass, const Group& group, const Window& in, T* to, Visit& visit) {
+    constexpr int LANES = Group::LANES, WORKERS = WORKERS_OF<LANES>;
     const int k = pass.layers - 1;
     const Layer& last = pass.layer[k];
     const T* weight = weight_of<T>(last, group.p);
-    const int quad = quad_of_thread(), worker = worker_of_thread();
+    const int quad = quad_of_thread<LANES>(), worker = worker_of_thread<LANES>();
     const int taps = last.kernel_height * last.kernel_width;
     int y[QUAD], x[QUAD];
     std::int64_t channel[QUAD];
@@ -157,7 +162,7 @@ __device__ void seed_rows(const Pass& pass, const Group& group, const Window& in
             a.at[v] = negated[v] ? -w : w;
         }
         visit(k, c, iy, ix, item, a);
-        lanes_at(to, item, quad) = a;
+        lanes_at<LANES>(to, item, quad) = a;
     }
 }
 
@@ -165,13 +170,14 @@ __device__ void seed_rows(const Pass& pass, const Group& group, const Window& in
 template <class T, int CHANNELS, class Group, class Visit>
 __device__ void step(const Pass& pass, const Group& group, int k, const Window& out, const Window& in, const T* from,
                      T* to, Visit& visit) {
+    constexpr int LANES = Group::LANES, WORKERS = WORKERS_OF<LANES>;
     const Layer& layer = pass.layer[k];
     const T* weight = weight_of<T>(layer, group.p);
-    const int quad = quad_of_thread();
+    const int quad = quad_of_thread<LANES>();
     const int taps = layer.kernel_height * layer.kernel_width;
     const std::int64_t next_out = std::int64_t(layer.in_channels) * taps;  // weights of one output channel
     const std::int64_t blocks = divide_up(layer.in_channels, CHANNELS);
-    for (std::int64_t item = worker_of_thread(); item < blocks * in.area(); item += WORKERS) {
+    for (std::int64_t item = worker_of_thread<LANES>(); item < blocks * in.area(); item += WORKERS) {
         const int first = static_cast<int>(item / in.area()) * CHANNELS, pixel = static_cast<int>(item % in.area());
         const int channels = min(CHANNELS, layer.in_channels - first);
         const int py = in.y0 + pixel / in.width() + layer.pad_height;
@@ -206,7 +212,7 @@ __device__ void step(const Pass& pass, const Group& group, int k, const Window& 
             for (int v = 0; v < QUAD; ++v) a.at[v] = sum[i][v];
             const std::int64_t at = std::int64_t(first + i) * in.area() + pixel;
             visit(k, first + i, py - layer.pad_height, px - layer.pad_width, at, a);
-            if (k > 0) lanes_at(to, at, quad) = a;
+            if (k > 0) lanes_at<LANES>(to, at, quad) = a;
         }
     }
 }

@@ -4,11 +4,13 @@
 namespace glsk::cuda {
 namespace {
 
+constexpr int LANES = 32, WORKERS = WORKERS_OF<LANES>;
 constexpr int MAX_CHUNK = 512;                 // rows of a chunk, a multiple of LANES
 constexpr std::int64_t WORKSPACE = 256 << 20;  // bytes; more only if one thread block needs more
 
 // The group of lanes that a thread block is at: a row's lower and, with both sides, its upper bound.
 struct Group {
+    static constexpr int LANES = 32;
     std::int64_t p, b;
     int rows, lanes;   // rows in the group; lanes = rows * signs
     const int* order;  // visiting order of each row, relative to first
@@ -44,7 +46,7 @@ struct Bound {
         const T bias = bias_of<T>(below, group.p, channel_below(below, unit));
         if (PER_ROW) {
             for (int v = 0; v < QUAD; ++v) {
-                const int lane = min(quad_of_thread() + v, group.lanes - 1);
+                const int lane = min(quad_of_thread<LANES>() + v, group.lanes - 1);
                 const Steps<T> steps(lines_of<T>(below, pass.rule, group.p, group.b, unit, group.row(pass, lane)), bias);
                 a.at[v] = steps.apply(a.at[v], sum[v]);
             }
@@ -59,7 +61,7 @@ struct Bound {
 template <class T>
 __device__ void finish(const Pass& pass, const Group& group, const T (&sum)[QUAD], T* sums) {
     const int me = threadIdx.x;
-    for (int v = 0; v < QUAD; ++v) sums[worker_of_thread() * LANES + quad_of_thread() + v] = sum[v];
+    for (int v = 0; v < QUAD; ++v) sums[worker_of_thread<LANES>() * LANES + quad_of_thread<LANES>() + v] = sum[v];
     __syncthreads();
     if (me < group.lanes) {
         T total = T(0);

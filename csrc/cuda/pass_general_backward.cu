@@ -2,10 +2,14 @@
 // coefficients of every layer stay in the thread block's workspace; then up again (general_rise.cuh), giving each operand
 // its part (general_gradient.cuh).
 //
-// A thread block keeps to one member, and takes every nth sample of it: what it adds up for the member's parameters lies
-// in its own workspace, and another kernel adds up the blocks in order. What belongs to one (member, sample) it adds up
-// in place. So the same call gives the same bits. Rows whose upstream gradient is zero are not visited.
-#include "general_gradient.cuh"
+// Where all of a group's coefficients fit into shared memory, the workspace lies there: for rows of C, four of them, and
+// for rows of a convolution, up to sixteen of one position, which share a window of every layer. CNN3's passes and CNN5's
+// first are such. Else it lies in global memory, from where it should stay in the L2 cache, and a group is any 32 lanes.
+//
+// A thread block keeps to one member, and takes every nth sample of it: what it adds up for the member's parameters
+// another kernel adds up over the blocks in order. What belongs to one (member, sample) it adds up in place. So the same
+// call gives the same bits. Rows whose upstream gradient is zero are not visited.
+#include "general_backward.cuh"
 #include "partial_sums.cuh"
 
 namespace glsk::cuda {
@@ -14,117 +18,42 @@ namespace {
 constexpr int CHUNK = 256;                     // rows that are looked through at a time
 constexpr std::int64_t BLOCKS = 512;           // thread blocks at most, so that sums do not depend on the device
 constexpr std::int64_t WORKSPACE = 256 << 20;  // bytes; more only if one thread block needs more
+constexpr int GLOBAL_LANES = 32;
 
-struct Group {
-    std::int64_t p, b;
-    int lanes, first;
-    const int* words;  // of each lane: twice its row's place in the visiting order after first, and 1 for an upper bound
-
-    __device__ int row(const Pass& pass, int lane) const { return row_at(pass, first + words[lane] / 2); }
-    __device__ bool negated(const Pass&, int lane) const { return words[lane] % 2 == 1; }
-    __device__ int step(const Pass&) const { return 1; }
-};
-
-// Where a thread block's parts of the workspace begin, in elements.
+// Where a thread block's parts of its workspace begin, in elements, for groups of some lanes.
 struct Layout {
-    std::int64_t to, saved, parameters, end;
+    int lanes;
+    bool on_chip, sums_on_chip;
+    std::int64_t to, saved, coefficients, sums;  // coefficients: where they end, and the sums for the parameters begin
 
-    explicit Layout(const Pass& pass) {
-        const Layer& last = pass.layer[pass.layers - 1];
-        to = std::max(widest(pass), pass.layer[0].in_features()) * LANES;  // two of coefficients, or of values
+    Layout(const Pass& pass, int lanes, bool on_chip) : lanes(lanes), on_chip(on_chip) {
+        const Extent extent(pass, on_chip);
+        to = extent.widest * lanes;  // two of coefficients, or of values
         saved = 2 * to;
-        parameters = saved;
-        for (int k = 0; k < pass.layers; ++k) parameters += pass.layer[k].in_features() * LANES;
-        if (pass.C.data != nullptr) parameters += last.out_features() * LANES;
-        end = parameters + divide_up<std::int64_t>(Parameters(pass, pass.layers - 1).end, LANES) * LANES;
+        coefficients = saved + extent.all * lanes;
+        sums = divide_up<std::int64_t>(Parameters(pass, pass.layers - 1).end, 32) * 32;
+        sums_on_chip = on_chip && pass.C.data == nullptr;  // a row of C touches every weight, and once
+    }
+
+    // Of a thread block: elements in global and, of its workspace, in shared memory.
+    GLSK_ANYWHERE std::int64_t global() const { return on_chip ? sums : coefficients + sums; }
+    GLSK_ANYWHERE std::int64_t chip() const { return on_chip ? coefficients + (sums_on_chip ? sums : 0) : 0; }
+
+    template <class T>
+    std::size_t shared_bytes(const Pass& pass) const {
+        const int parts = lanes == 4 ? WeightTile<T, 4>::SHARED : WeightTile<T, 16>::SHARED;
+        const std::size_t values = lanes + parts + chip();
+        return divide_up<std::size_t>(values * sizeof(T), 16) * 16 + pass.layers * sizeof(Window) +
+               lanes * sizeof(Source) + (2 * CHUNK + THREADS + 1) * sizeof(int);
     }
 };
 
-// Coefficients of layer k's inputs among all that are saved; k = layers: of the last layer's outputs.
+// The best layout that the device has room for.
 template <class T>
-__device__ T* saved_at(const Pass& pass, T* saved, int k) {
-    for (int j = 0; j < k; ++j) saved += pass.layer[j].in_features() * LANES;
-    return saved;
-}
-
-// The way down: coefficients are kept before they go through the lines.
-template <class T, bool PER_ROW>
-struct Trace {
-    const Pass& pass;
-    const Group& group;
-    T* saved;
-    Window* windows;
-    T* level;
-
-    __device__ void constant(int, T) {}
-    __device__ void begin(int k, const Window& window) {
-        if (threadIdx.x == 0) windows[k] = window;
-        level = saved_at(pass, saved, k);
-    }
-    __device__ void operator()(int k, int channel, int y, int x, std::int64_t at, Lanes<T>& a) {
-        lanes_at(level, at, quad_of_thread()) = a;
-        if (k == 0) return;
-        const std::int64_t unit = input_of(pass.layer[k], channel, y, x);
-        for (int v = 0; v < QUAD; ++v) {
-            const int row = PER_ROW ? group.row(pass, min(quad_of_thread() + v, group.lanes - 1)) : 0;
-            const Lines<T> lines = lines_of<T>(pass.layer[k - 1], pass.rule, group.p, group.b, unit, row);
-            a.at[v] *= a.at[v] < T(0) ? lines.upper_slope : lines.lower_slope;
-        }
-    }
-};
-
-template <class T>
-__device__ void rise(const Pass& pass, const Group& group, int k, const Window& in, const Window& out, const T* from,
-                     T* to) {
-    if (pass.layer[k].out_channels >= 5) {
-        rise<T, 8>(pass, group, k, in, out, from, to);
-    } else {
-        rise<T, 4>(pass, group, k, in, out, from, to);
-    }
-}
-
-template <class T, bool PER_ROW>
-__device__ void back_propagate(const Pass& pass, const PassGradient& gradient, const Group& group, const T* upstream,
-                               Window* windows, T* shared, T* low, T* high, T* saved, T* parameters) {
-    const int last = pass.layers - 1;
-    Trace<T, PER_ROW> trace = {pass, group, saved, windows, nullptr};
-    walk_down(pass, group, low, high, trace);
-    __syncthreads();
-    start_at_corner(pass, gradient, group, windows[0], upstream, saved, low);
-    const bool only_box = gradient.parameters == nullptr && gradient.C == nullptr && gradient.bounds == nullptr &&
-                          gradient.lines == nullptr;
-    for (int k = 0; k < last && !only_box; ++k) {
-        __syncthreads();
-        const Window in = windows[k], out = same_image(pass, k + 1) ? windows[k + 1] : whole_output(pass.layer[k]);
-        rise(pass, group, k, in, out, low, high);
-        __syncthreads();
-        T* coefficients = saved_at(pass, saved, k + 1);
-        through_lines<T, PER_ROW>(pass, gradient, group, k, out, upstream, coefficients, high);
-        __syncthreads();
-        if (gradient.parameters != nullptr) {
-            add_products(pass, k, in, out, coefficients, low, parameters, shared);
-        }
-        T* swap = low;
-        low = high, high = swap;
-    }
-    __syncthreads();
-    if (only_box) return;
-    if (pass.C.data == nullptr) {
-        if (gradient.parameters != nullptr) {
-            add_own_products(pass, group, windows[last], upstream, low, parameters);
-        }
-    } else {
-        const Window out = whole_output(pass.layer[last]);
-        rise(pass, group, last, windows[last], out, low, high);
-        __syncthreads();
-        T* coefficients = saved_at(pass, saved, pass.layers);
-        through_specification(pass, gradient, group, upstream, coefficients, high);
-        __syncthreads();
-        if (gradient.parameters != nullptr) {
-            add_products(pass, last, windows[last], out, coefficients, low, parameters, shared);
-        }
-    }
-    __syncthreads();  // the next group overwrites it all
+Layout layout_of(const Pass& pass) {
+    const Layout on_chip(pass, pass.C.data == nullptr ? 16 : 4, true);
+    const bool fits = std::int64_t(on_chip.shared_bytes<T>(pass)) <= attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+    return fits && !lines_per_row(pass) ? on_chip : Layout(pass, GLOBAL_LANES, false);
 }
 
 // The upstream gradient of an entry of the visiting order: twice the row's place, and 1 for an upper bound.
@@ -136,19 +65,38 @@ __device__ __forceinline__ T upstream_of(const Pass& pass, const PassGradient& g
     return static_cast<const T*>(from)[pair * pass.rows + row_at(pass, first + word / 2)];
 }
 
-template <class T, bool PER_ROW>
+// How many of the words are a group: on chip, those of one position of the outputs.
+template <int LANES, bool ON_CHIP>
+__device__ __forceinline__ int group_size(const Pass& pass, int first, const int* words, int found) {
+    const int most = min(LANES, found), channels = pass.layer[pass.layers - 1].out_channels;
+    if (!ON_CHIP || pass.C.data != nullptr) return most;
+    const int position = (first + words[0] / 2) / channels;
+    int size = 1;
+    while (size < most && (first + words[size] / 2) / channels == position) ++size;
+    return size;
+}
+
+template <class T, bool PER_ROW, int LANES, bool ON_CHIP>
 __global__ void __launch_bounds__(THREADS, 2)
     general_backward_kernel(const Pass pass, const PassGradient gradient, const Layout layout, const int per_member,
                             const std::int64_t first_member) {
     GLSK_SHARED(memory);
-    T* upstream = reinterpret_cast<T*>(memory);
-    T* shared = upstream + LANES;
-    Window* windows = reinterpret_cast<Window*>(shared + WeightTile<T>::SHARED);
-    int* list = reinterpret_cast<int*>(windows + pass.layers);
+    T* chip = reinterpret_cast<T*>(memory);
+    T* const global = static_cast<T*>(pass.workspace) + layout.global() * blockIdx.x;
+    T* const base = ON_CHIP ? chip : global;
+    T* const sums = !ON_CHIP || layout.sums_on_chip ? base + layout.coefficients : global;
+    const Workspace<T> own = {base, base + layout.to, base + layout.saved, sums};
+    chip += layout.chip();
+    constexpr int PARTS = WeightTile<T, LANES>::SHARED;
+    Shared<T> shared = {chip + PARTS, chip, nullptr, nullptr};
+    chip += PARTS + LANES;
+    const std::size_t values = divide_up<std::size_t>(reinterpret_cast<unsigned char*>(chip) - memory, 16) * 16;
+    shared.sources = reinterpret_cast<Source*>(memory + values);
+    shared.windows = reinterpret_cast<Window*>(shared.sources + LANES);
+    int* list = reinterpret_cast<int*>(shared.windows + pass.layers);
     int* counts = list + 2 * CHUNK;
-    T* own = static_cast<T*>(pass.workspace) + layout.end * blockIdx.x;
     const std::int64_t p = first_member + blockIdx.x / per_member;
-    for (std::int64_t i = layout.parameters + threadIdx.x; i < layout.end; i += THREADS) own[i] = T(0);
+    for (std::int64_t i = threadIdx.x; i < layout.sums; i += THREADS) sums[i] = T(0);
     for (std::int64_t b = blockIdx.x % per_member; b < pass.samples; b += per_member) {
         const std::int64_t pair = p * pass.samples + b;
         for (int first = 0; first < pass.rows; first += CHUNK) {
@@ -156,46 +104,62 @@ __global__ void __launch_bounds__(THREADS, 2)
                 2 * min(CHUNK, pass.rows - first),
                 [&](int word) { return upstream_of<T>(pass, gradient, pair, first, word) != T(0); }, list, counts);
             const int found = counts[THREADS];
-            for (int i = 0; i < found; i += LANES) {
-                const Group group = {p, b, min(LANES, found - i), first, list + i};
+            for (int i = 0, size = 0; i < found; i += size) {
+                size = group_size<LANES, ON_CHIP>(pass, first, list + i, found - i);
+                const BackwardGroup<LANES> group = {p, b, size, first, list + i};
                 if (threadIdx.x < LANES) {
                     const int lane = threadIdx.x;
                     T each = T(0);
-                    if (lane < group.lanes) each = upstream_of<T>(pass, gradient, pair, first, group.words[lane]);
-                    upstream[lane] = lane < group.lanes && group.negated(pass, lane) ? -each : each;
+                    if (lane < size) each = upstream_of<T>(pass, gradient, pair, first, group.words[lane]);
+                    shared.upstream[lane] = lane < size && group.negated(pass, lane) ? -each : each;
+                    if (pass.C.data == nullptr && lane < size) {
+                        shared.sources[lane] = Source(pass.layer[pass.layers - 1], group.row(pass, lane));
+                    }
                 }
                 __syncthreads();
-                back_propagate<T, PER_ROW>(pass, gradient, group, upstream, windows, shared, own, own + layout.to,
-                                           own + layout.saved, own + layout.parameters);
+                back_propagate<T, PER_ROW>(pass, gradient, group, shared, own);
             }
             __syncthreads();  // the next chunk overwrites the list
         }
     }
+    if (!layout.sums_on_chip || gradient.parameters == nullptr) return;
+    __syncthreads();
+    for (std::int64_t i = threadIdx.x; i < layout.sums; i += THREADS) global[i] = sums[i];
+}
+
+template <class T>
+using Kernel = void (*)(const Pass, const PassGradient, const Layout, const int, const std::int64_t);
+
+template <class T>
+Kernel<T> kernel_of(const Pass& pass, const Layout& layout) {
+    if (!layout.on_chip) {
+        return lines_per_row(pass) ? general_backward_kernel<T, true, GLOBAL_LANES, false>
+                                   : general_backward_kernel<T, false, GLOBAL_LANES, false>;
+    }
+    return layout.lanes == 4 ? general_backward_kernel<T, false, 4, true> : general_backward_kernel<T, false, 16, true>;
 }
 
 // How many thread blocks there are room for.
 std::int64_t room(const Layout& layout, std::size_t size) {
-    return std::max<std::int64_t>(1, std::min<std::int64_t>(BLOCKS, WORKSPACE / (layout.end * std::int64_t(size))));
+    return std::max<std::int64_t>(1, std::min<std::int64_t>(BLOCKS, WORKSPACE / (layout.global() * std::int64_t(size))));
 }
 
 template <class T>
 void run(Pass pass, const PassGradient& gradient, void* stream, const Allocate& allocate) {
-    const Layout layout(pass);
-    const std::int64_t most = room(layout, sizeof(T));
+    const Layout layout = layout_of<T>(pass);
+    const std::int64_t most = room(layout, sizeof(T)), pitch = layout.global();
     const int per_member = static_cast<int>(std::min(pass.samples, std::max<std::int64_t>(1, most / pass.members)));
     const std::int64_t at_once = std::min(pass.members, std::max<std::int64_t>(1, most / per_member));
-    pass.workspace = allocate(at_once * per_member * layout.end * sizeof(T));
-    const std::size_t shared =
-        (LANES + WeightTile<T>::SHARED) * sizeof(T) + pass.layers * sizeof(Window) + (2 * CHUNK + THREADS + 1) * sizeof(int);
-    const auto kernel = lines_per_row(pass) ? general_backward_kernel<T, true> : general_backward_kernel<T, false>;
+    pass.workspace = allocate(at_once * per_member * pitch * sizeof(T));
     const std::int64_t size = Parameters(pass, pass.layers - 1).end;
+    const std::int64_t sums = layout.on_chip ? 0 : layout.coefficients;
     for (std::int64_t p = 0; p < pass.members; p += at_once) {
         const std::int64_t members = std::min(at_once, pass.members - p);
-        launch("the gradient of a pass", kernel, static_cast<unsigned>(members * per_member), THREADS, shared, stream,
-               pass, gradient, layout, per_member, p);
+        launch("the gradient of a pass", kernel_of<T>(pass, layout), static_cast<unsigned>(members * per_member), THREADS,
+               layout.shared_bytes<T>(pass), stream, pass, gradient, layout, per_member, p);
         if (gradient.parameters == nullptr) continue;
-        sum_parts(static_cast<const T*>(pass.workspace) + layout.parameters,
-                  static_cast<T*>(gradient.parameters) + p * size, members, size, layout.end, per_member, stream);
+        sum_parts(static_cast<const T*>(pass.workspace) + sums, static_cast<T*>(gradient.parameters) + p * size, members,
+                  size, pitch, per_member, stream);
     }
 }
 
@@ -211,11 +175,11 @@ void run_pass_backward(const Pass& pass, const PassGradient& gradient, bool is_d
 }
 
 std::size_t backward_block_bytes(const Pass& pass, bool is_double) {
-    return Layout(pass).end * (is_double ? sizeof(double) : sizeof(float));
+    return is_double ? layout_of<double>(pass).global() * sizeof(double) : layout_of<float>(pass).global() * sizeof(float);
 }
 
 std::int64_t backward_blocks(const Pass& pass, bool is_double) {
-    return room(Layout(pass), is_double ? sizeof(double) : sizeof(float));
+    return is_double ? room(layout_of<double>(pass), sizeof(double)) : room(layout_of<float>(pass), sizeof(float));
 }
 
 }  // namespace glsk::cuda

@@ -35,7 +35,7 @@ def pass_workspace(
     forward = _forward_workspace(layers, spec_rows, device, dtype)
     if not backward:
         return forward
-    return Widest((forward, _backward_workspace(layers, spec_rows, dtype)))
+    return Widest((forward, _backward_workspace(layers, spec_rows, device, dtype)))
 
 
 def _forward_workspace(
@@ -94,12 +94,14 @@ def of_shape(layers: tuple[Geometry, ...], rows: int, spec: bool, dtype: torch.d
     )
 
 
-def _backward_workspace(layers: tuple[Geometry, ...], spec_rows: int | None, dtype: torch.dtype) -> Workspace:
+def _backward_workspace(
+    layers: tuple[Geometry, ...], spec_rows: int | None, device: torch.device, dtype: torch.dtype
+) -> Workspace:
     """What the gradient of a pass allocates beside the gradients it returns."""
     rows = layers[-1].out_features if spec_rows is None else spec_rows
     if len(layers) > _CUDA.max_layers:
         return Workspace(per_pair=2 * tiling.bytes_per_pair(layers, rows, "reference", dtype.itemsize))
-    block, most = _CUDA.backward_workspace(of_shape(layers, rows, spec_rows is not None, dtype, 1))
+    block, most = _CUDA.backward_workspace(device.index or 0, of_shape(layers, rows, spec_rows is not None, dtype, 1))
     # Of the box, of C and of the lines each pair has its own, which are then added up where they are shared.
     inner = sum(layer.out_features for layer in layers[:-1])
     own = 2 * layers[0].in_features + 4 * inner + (rows * layers[-1].out_features if spec_rows is not None else 0)
