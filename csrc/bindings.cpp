@@ -190,6 +190,20 @@ void add(py::module_& m, const std::string& suffix) {
                                            at<T>(in_lower), at<T>(in_upper), groups};
     run(glsk::kernels().of<T>().ibp_backward, args);
   });
+  m.def(name("sign_ascent").c_str(),
+        [](int members, int samples, int points, const std::vector<LayerGiven>& given, Address start,
+           int64_t start_stride, int start_points, Address lower, Address upper, int64_t box_stride, Address rows,
+           Address labels, double step, int steps, Address out, int threads) {
+          const std::vector<glsk::Layer<T>> layers = layers_of<T>(given);
+          const glsk::AscentArgs<T> args = {
+              members,      samples,      points,     int(layers.size()), layers.data(),       at<T>(start),
+              start_stride, start_points, at<T>(lower), at<T>(upper),     box_stride,          at<T>(rows),
+              at<int64_t>(labels), T(step), steps,    at<T>(out),         threads};
+          run(glsk::kernels().of<T>().ascent, args);
+        },
+        py::kw_only(), py::arg("members"), py::arg("samples"), py::arg("points"), py::arg("layers"), py::arg("start"),
+        py::arg("start_stride"), py::arg("start_points"), py::arg("lower"), py::arg("upper"), py::arg("box_stride"),
+        py::arg("rows"), py::arg("labels"), py::arg("step"), py::arg("steps"), py::arg("out"), py::arg("threads"));
   m.def(name("robust_cross_entropy").c_str(),
         [](Address margins, int64_t members, int64_t samples, int64_t rows, Address loss, int threads) {
           py::gil_scoped_release unlocked;

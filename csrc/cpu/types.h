@@ -185,6 +185,25 @@ struct BranchArgs {
   int threads;
 };
 
+// Ascent by the signs of gradients within boxes (glsk/ops/sign_ascent.py).
+template <class T>
+struct AscentArgs {
+  int members, samples, points, depth;  // points: of every sample
+  const Layer<T>* layers;
+  const T* start;          // [members or 1, samples, start_points, inputs]
+  int64_t start_stride;    // from one member to the next; 0 where they share it
+  int start_points;        // points, or 1: of every sample they start as one
+  const T* lower;          // [members or 1, samples, inputs]
+  const T* upper;
+  int64_t box_stride;
+  const T* rows;           // [samples, points, outputs], or null
+  const int64_t* labels;   // [samples], without rows
+  T step;
+  int steps;
+  T* out;                  // [members, samples, points, inputs]
+  int threads;
+};
+
 // The kernels of one instruction set. They return false when they cannot get scratch memory.
 template <class T>
 struct KernelsOf {
@@ -196,6 +215,7 @@ struct KernelsOf {
   bool (*chain_backward)(const ChainGradientArgs<T>&);
   bool (*optimised)(const OptimisedArgs<T>&);
   bool (*branch)(const BranchArgs<T>&);
+  bool (*ascent)(const AscentArgs<T>&);
 };
 
 struct Kernels {

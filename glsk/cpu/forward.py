@@ -181,6 +181,48 @@ def chain_bounds(
     return lower, upper, hidden
 
 
+@ops.sign_ascent.implement("cpu")
+def sign_ascent(
+    start: Tensor,
+    lower: Tensor,
+    upper: Tensor,
+    weights: list[Tensor],
+    biases: list[Tensor],
+    rows: Tensor | None,
+    labels: Tensor | None,
+    geometry: list[int],
+    leaks: list[float],
+    step: float,
+    steps: int,
+) -> Tensor:
+    """As ``glsk.ops.sign_ascent``."""
+    members, (_, samples, points, inputs) = weights[0].shape[0], start.shape
+    out = start.new_empty(members, samples, points, inputs)
+    given = Given()
+    x_lower, x_upper, box_stride = given.box(lower, upper)
+    one = points > 1 and start.stride(2) == 0  # the points of a sample start as one
+    first, start_stride = given.members(start[:, :, :1] if one else start)
+    kernel("sign_ascent", start)(
+        members=members,
+        samples=samples,
+        points=points,
+        layers=given.layers(decode(geometry), weights, biases, leaks),
+        start=first,
+        start_stride=start_stride,
+        start_points=1 if one else points,
+        lower=x_lower,
+        upper=x_upper,
+        box_stride=box_stride,
+        rows=address(given.contiguous(rows)),
+        labels=address(given.contiguous(labels)),
+        step=step,
+        steps=steps,
+        out=address(out),
+        threads=torch.get_num_threads(),
+    )
+    return out
+
+
 @ops.robust_cross_entropy.implement("cpu")
 def robust_cross_entropy(margin_lower: Tensor) -> Tensor:
     """As ``glsk.ops.robust_cross_entropy``."""
