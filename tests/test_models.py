@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -45,6 +47,20 @@ def test_weights_are_kaiming_uniform_and_biases_zero():
             assert layer.weight.abs().max() <= bound
             assert float(layer.weight.detach().std()) == pytest.approx(bound / 3**0.5, rel=0.1)
             assert not layer.bias.any()
+
+
+def test_shis_weights_are_normal_and_keep_the_width_of_intervals():
+    for layer in build("cnn5", initialisation="shi"):
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            expected = (2 * math.pi) ** 0.5 / layer.weight[0].numel()
+            assert float(layer.weight.detach().std()) == pytest.approx(expected, rel=0.1)
+            # |W| has the mean sqrt(2 / pi) sigma, so a unit's width is twice the mean width of its inputs
+            assert float(layer.weight.detach().abs().sum(1).mean()) == pytest.approx(
+                2 * layer.weight.shape[1] / layer.weight[0].numel(), rel=0.1
+            )
+            assert not layer.bias.any()
+    with pytest.raises(ValueError, match="initialisation: unknown 'zeros'; known: kaiming-uniform, shi"):
+        build("cnn3", initialisation="zeros")
 
 
 def test_seed_decides_the_weights_and_leaves_the_global_generator_alone():
