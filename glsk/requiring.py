@@ -15,7 +15,6 @@ EXTRAS = {
     "tensorboard": "train",
     "mlxtend": "demo",
     "onnx": "verify",
-    "google": "verify",  # protobuf, which onnx brings
     "scipy": "verify",
     "matplotlib": "plot",
     "triton": "triton",

@@ -77,7 +77,7 @@ def test_kernels_is_installed_inside_the_package():
 def test_whatever_is_imported_is_declared():
     declared = [Requirement(r) for rs in PROJECT["optional-dependencies"].values() for r in rs]
     names = {r.name for r in (*declared, *map(Requirement, PROJECT["dependencies"]))}
-    standard = sys.stdlib_module_names | {"glsk", "_glsk_command", "google"}  # google.protobuf comes as protobuf
+    standard = sys.stdlib_module_names | {"glsk", "_glsk_command"}
     for path in (ROOT / "glsk").rglob("*.py"):
         tree = ast.parse(path.read_text())
         for found in ast.walk(tree):
@@ -85,9 +85,9 @@ def test_whatever_is_imported_is_declared():
             modules += [found.module] if isinstance(found, ast.ImportFrom) and not found.level else []
             unknown = {m.partition(".")[0] for m in modules} - standard - names
             assert not unknown, f"{path}: {unknown}"
-    assert set(EXTRAS) - {"google"} <= names
+    assert set(EXTRAS) <= names
     extras = {e: {Requirement(r).name for r in rs} for e, rs in PROJECT["optional-dependencies"].items()}
-    assert all(package in extras[extra] for package, extra in EXTRAS.items() if package != "google")
+    assert all(package in extras[extra] for package, extra in EXTRAS.items())
 
 
 BARE = """

@@ -10,7 +10,7 @@ from types import ModuleType
 VALUES = ("bounds_agree", "bounds_sound", "raw_ops")
 """Run by hypothesis, in the sanitized extension."""
 
-FILES = ("idx", "cifar", "npz", "weights", "checkpoint", "config", "metrics")
+FILES = ("idx", "cifar", "npz", "weights", "checkpoint", "config", "metrics", "vnnlib", "onnx", "state_dict")
 """Run by coverage-guided mutation, in little memory."""
 
 NAMES = (*VALUES, *FILES)

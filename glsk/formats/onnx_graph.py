@@ -1,7 +1,7 @@
 """The graph of an ONNX file, as one input, one output and nodes that know their attributes and constants."""
 
 import gzip
-import zlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from glsk.arguments import printable
 from glsk.errors import DataError, UnsupportedLayerError
 from glsk.requiring import requiring
 
@@ -30,15 +31,39 @@ class Node:
     inputs: list[str]
     outputs: list[str]
     proto: Any
-    opset: int
+    opset: int = 0
 
-    def attribute(self, name: str, default: Any = None) -> Any:
-        """The value of an attribute, which counts as read."""
-        return self.attributes.pop(name, default)
+    def whole(self, name: str, default: int) -> int:
+        """The value of an attribute that is a whole number, which counts as read."""
+        return int(self._take(name, (int,), default))
+
+    def number(self, name: str, default: float) -> float:
+        """The value of an attribute that is a finite number."""
+        value = float(self._take(name, (int, float), default))
+        if not math.isfinite(value):
+            raise self.refuse(f"{name} is {value}")
+        return value
+
+    def text(self, name: str, default: bytes) -> bytes:
+        """The value of an attribute that is a string."""
+        return bytes(self._take(name, (bytes,), default))
+
+    def wholes(self, name: str) -> list[int] | None:
+        """The value of an attribute that is a list of whole numbers; None if it has none."""
+        value = self._take(name, (list, tuple), None)
+        if value is not None and not all(isinstance(n, int) for n in value):
+            raise self.refuse(f"{name}: expected whole numbers")
+        return None if value is None else list(value)
+
+    def _take(self, name: str, kinds: tuple[type, ...], default: Any) -> Any:
+        value = self.attributes.pop(name, default)
+        if value is not default and not isinstance(value, kinds):
+            raise self.refuse(f"{name}: expected {kinds[-1].__name__}, got {type(value).__name__}")
+        return value
 
     def refuse(self, why: str) -> UnsupportedLayerError:
         """An error that names the node and its operator."""
-        return UnsupportedLayerError(f"node {self.name!r} ({self.op}): {why}")
+        return UnsupportedLayerError(f"node {printable(self.name)!r} ({printable(self.op)}): {why}")
 
 
 @dataclass
@@ -69,7 +94,6 @@ def read_graph(path: Path) -> Graph:
     """
     with requiring("reading ONNX"):
         import onnx
-        from google.protobuf.message import DecodeError
 
     raw = path.read_bytes()
     try:
@@ -78,10 +102,10 @@ def read_graph(path: Path) -> Graph:
         model = onnx.load_model_from_string(raw)
         onnx.load_external_data_for_model(model, str(path.parent))
         constants = {entry.name: onnx.numpy_helper.to_array(entry) for entry in model.graph.initializer}
-    except (DecodeError, gzip.BadGzipFile, EOFError, zlib.error, ValueError, TypeError, RuntimeError) as error:
-        raise DataError(f"{path}: not an ONNX file, or damaged ({error})") from error
-    except onnx.checker.ValidationError as error:
-        raise DataError(f"{path}: its weights cannot be read ({error})") from error
+        nodes = [_node(proto) for proto in model.graph.node]
+    except Exception as error:  # gzip, protobuf and onnx raise of every kind on damaged bytes
+        why = f" ({printable(error)})" if isinstance(error, ValueError | RuntimeError) else ""
+        raise DataError(f"{path}: not an ONNX file, or damaged{why}") from error
     versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
     if not versions or min(versions) < 7:
         raise UnsupportedLayerError(f"{path}: operator set {versions or '(none)'}; 7 and later are supported")
@@ -90,8 +114,17 @@ def read_graph(path: Path) -> Graph:
         names = [v.name for v in inputs], [v.name for v in model.graph.output]
         raise UnsupportedLayerError(f"{path}: expected one input and one output, got {names[0]} and {names[1]}")
     shape = tuple(_sizes(path, inputs[0]))
-    nodes = [_node(proto, min(versions)) for proto in model.graph.node]
+    for node in nodes:
+        node.opset = min(versions)
     return Graph(inputs[0].name, shape, model.graph.output[0].name, constants, nodes)
+
+
+def whole_numbers(node: Node, values: Any) -> list[int]:
+    """A constant of a node as a list of whole numbers."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "iu":
+        raise node.refuse(f"expected whole numbers, got {array.dtype}")
+    return [int(n) for n in array.reshape(-1)]
 
 
 def evaluate(node: Node, inputs: list[NDArray[Any] | None]) -> list[NDArray[Any]]:
@@ -105,7 +138,7 @@ def evaluate(node: Node, inputs: list[NDArray[Any] | None]) -> list[NDArray[Any]
     try:
         return [np.asarray(value) for value in ReferenceEvaluator(graph, {"": node.opset}).run(None, feeds)]
     except Exception as error:  # whatever the reference says of a node that is wrong
-        raise node.refuse(f"cannot be computed ({error})") from error
+        raise node.refuse(f"cannot be computed ({type(error).__name__})") from error
 
 
 def _sizes(path: Path, value: Any) -> Iterator[int]:
@@ -120,10 +153,10 @@ def _sizes(path: Path, value: Any) -> Iterator[int]:
         yield int(dim.dim_value) if known else 1
 
 
-def _node(proto: Any, opset: int) -> Node:
+def _node(proto: Any) -> Node:
     import onnx
 
     name = proto.name or (proto.output[0] if proto.output else "")
     attributes = {entry.name: onnx.helper.get_attribute_value(entry) for entry in proto.attribute}
     op = proto.op_type if proto.domain in ("", "ai.onnx") else f"{proto.domain}.{proto.op_type}"
-    return Node(name, op, attributes, list(proto.input), list(proto.output), proto, opset)
+    return Node(name, op, attributes, list(proto.input), list(proto.output), proto)

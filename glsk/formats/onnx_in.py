@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from glsk.arguments import printable
 from glsk.errors import UnsupportedLayerError
 from glsk.formats.onnx_build import Builder
 from glsk.formats.onnx_graph import FOLDED, Node, evaluate, read_graph
@@ -122,8 +123,10 @@ def _step(builder: Builder, node: Node, current: str, known: dict[str, NDArray[A
     if len(data) != 1:
         raise node.refuse("reads the network's value twice")
     for name, value in zip(node.inputs, inputs, strict=True):
+        if value is not None and value.dtype.kind not in "fiub":
+            raise node.refuse(f"{printable(name)!r} is {value.dtype}, expected real numbers")
         if value is not None and value.dtype.kind == "f" and not np.isfinite(value).all():
-            raise node.refuse(f"{name!r} holds NaN or infinity")
+            raise node.refuse(f"{printable(name)!r} holds NaN or infinity")
     if any(builder.padding) and node.op not in ("AveragePool", "Conv", "Identity", "Pad"):
         raise node.refuse("only a Conv may follow a Pad")
     HANDLERS[node.op](builder, node, inputs, data[0])

@@ -8,7 +8,7 @@ import numpy as np
 from torch import nn
 
 from glsk.formats.onnx_build import Builder
-from glsk.formats.onnx_graph import Node
+from glsk.formats.onnx_graph import Node, whole_numbers
 from glsk.formats.onnx_windows import average_pool, conv, global_average_pool, pad
 
 
@@ -30,11 +30,11 @@ def _arithmetic(builder: Builder, node: Node, inputs: list[Any], place: int) -> 
 
 
 def _gemm(builder: Builder, node: Node, inputs: list[Any], place: int) -> None:
-    alpha, beta = node.attribute("alpha", 1.0), node.attribute("beta", 1.0)
-    if place != 0 or node.attribute("transA", 0):
+    alpha, beta = node.number("alpha", 1.0), node.number("beta", 1.0)
+    if place != 0 or node.whole("transA", 0):
         raise node.refuse("the network's value must be its first input, not transposed")
     W = np.asarray(inputs[1], np.float64)
-    W = W if node.attribute("transB", 0) else W.T
+    W = W if node.whole("transB", 0) else W.T
     if W.ndim != 2:
         raise node.refuse(f"weight: expected 2 axes, got {list(W.shape)}")
     bias = None
@@ -59,14 +59,14 @@ def _matmul(builder: Builder, node: Node, inputs: list[Any], place: int) -> None
 
 
 def _batch_norm(builder: Builder, node: Node, inputs: list[Any], place: int) -> None:
-    node.attribute("momentum")
-    if node.attribute("training_mode", 0) or not node.attribute("spatial", 1) or len(node.outputs) > 1:
+    node.number("momentum", 0.9)
+    if node.whole("training_mode", 0) or not node.whole("spatial", 1) or len(node.outputs) > 1:
         raise node.refuse("only in inference, over axis 1")
     if place != 0 or len(inputs) != 5 or any(part is None for part in inputs[1:]):
         raise node.refuse("expected a value, and scale, bias, mean and variance as constants")
     parts = [np.asarray(part, np.float64) for part in inputs[1:]]
     scale, bias, mean, var = parts
-    builder.batch_norm(node, scale, bias, mean, var, node.attribute("epsilon", 1e-5))
+    builder.batch_norm(node, scale, bias, mean, var, node.number("epsilon", 1e-5))
 
 
 def _relu(builder: Builder, node: Node, inputs: list[Any], place: int) -> None:
@@ -74,13 +74,13 @@ def _relu(builder: Builder, node: Node, inputs: list[Any], place: int) -> None:
 
 
 def _leaky_relu(builder: Builder, node: Node, inputs: list[Any], place: int) -> None:
-    builder.activation(node, nn.LeakyReLU(node.attribute("alpha", 0.01)))
+    builder.activation(node, nn.LeakyReLU(node.number("alpha", 0.01)))
 
 
 def _same(builder: Builder, node: Node, inputs: list[Any], place: int) -> None:
     if node.op == "Dropout":
-        node.attribute("ratio")
-        node.attribute("seed")
+        node.number("ratio", 0.5)
+        node.whole("seed", 0)
         if len(inputs) > 2 and inputs[2] is not None and bool(np.any(inputs[2])):
             raise node.refuse("is in training mode")
 
@@ -88,7 +88,7 @@ def _same(builder: Builder, node: Node, inputs: list[Any], place: int) -> None:
 def _reshape(builder: Builder, node: Node, inputs: list[Any], place: int) -> None:
     shape = builder.where.shape
     if node.op == "Flatten":
-        axis = node.attribute("axis", 1)
+        axis = node.whole("axis", 1)
         if not -len(shape) <= axis <= len(shape):
             raise node.refuse(f"axis {axis} of {list(shape)}")
         axis = axis % len(shape) if axis < 0 else axis
@@ -96,8 +96,8 @@ def _reshape(builder: Builder, node: Node, inputs: list[Any], place: int) -> Non
     else:
         if place != 0 or len(inputs) != 2:
             raise node.refuse("expected a value and a shape")
-        target = [int(n) for n in np.asarray(inputs[1]).reshape(-1)]
-        if not node.attribute("allowzero", 0):
+        target = whole_numbers(node, inputs[1])
+        if not node.whole("allowzero", 0):
             target = [shape[i] if n == 0 and i < len(shape) else n for i, n in enumerate(target)]
     try:
         builder.where = builder.where.reshape(target)
@@ -107,8 +107,8 @@ def _reshape(builder: Builder, node: Node, inputs: list[Any], place: int) -> Non
 
 def _axes(builder: Builder, node: Node, inputs: list[Any], place: int) -> None:
     """Squeeze and Unsqueeze: their axes are an input since operator set 13."""
-    given = inputs[1] if len(inputs) > 1 else node.attribute("axes")
-    axes = None if given is None else tuple(int(a) for a in np.asarray(given).reshape(-1))
+    given = inputs[1] if len(inputs) > 1 else node.wholes("axes")
+    axes = None if given is None else tuple(whole_numbers(node, given))
     try:
         if node.op == "Squeeze":
             builder.where = np.squeeze(builder.where, axes)
@@ -119,7 +119,8 @@ def _axes(builder: Builder, node: Node, inputs: list[Any], place: int) -> None:
 
 
 def _transpose(builder: Builder, node: Node, inputs: list[Any], place: int) -> None:
-    order = node.attribute("perm", list(range(builder.where.ndim))[::-1])
+    given = node.wholes("perm")
+    order = list(range(builder.where.ndim))[::-1] if given is None else given
     if sorted(order) != list(range(builder.where.ndim)):
         raise node.refuse(f"perm {list(order)} of {list(builder.where.shape)}")
     builder.where = builder.where.transpose(order)

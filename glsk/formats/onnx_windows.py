@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from glsk.formats.onnx_build import Builder, Floats
-from glsk.formats.onnx_graph import Node
+from glsk.formats.onnx_graph import Node, whole_numbers
 
 Pads = tuple[int, int, int, int]
 """Zeros above, left, below, right."""
@@ -19,10 +19,10 @@ def conv(builder: Builder, node: Node, inputs: list[Any], place: int) -> None:
     bias = None if len(inputs) < 3 or inputs[2] is None else np.asarray(inputs[2], np.float64)
     if weight.ndim != 4 or (bias is not None and bias.shape != weight.shape[:1]):
         raise node.refuse(f"only over images: weight [O, C, h, w] and bias [O], got {list(weight.shape)}")
-    if node.attribute("group", 1) != 1 or set(node.attribute("dilations", [1])) != {1}:
+    if node.whole("group", 1) != 1 or set(node.wholes("dilations") or [1]) != {1}:
         raise node.refuse("only groups 1 and dilations 1")
     kernel = (weight.shape[2], weight.shape[3])
-    if tuple(node.attribute("kernel_shape", kernel)) != kernel:
+    if tuple(node.wholes("kernel_shape") or kernel) != kernel:
         raise node.refuse(f"kernel_shape does not fit the weight {list(weight.shape)}")
     stride = _pair(node, "strides", (1, 1))
     pads = _add(_pads(builder, node, kernel, stride), builder.padding)
@@ -36,8 +36,8 @@ def average_pool(builder: Builder, node: Node, inputs: list[Any], place: int) ->
     kernel = _pair(node, "kernel_shape", None)
     stride = _pair(node, "strides", (1, 1))
     pads = _pads(builder, node, kernel, stride)
-    counted = node.attribute("count_include_pad", 0)
-    if node.attribute("ceil_mode", 0) or set(node.attribute("dilations", [1])) != {1}:
+    counted = node.whole("count_include_pad", 0)
+    if node.whole("ceil_mode", 0) or set(node.wholes("dilations") or [1]) != {1}:
         raise node.refuse("only ceil_mode 0 and dilations 1")
     if any(pads) and not counted:
         raise node.refuse("only with count_include_pad, where it pads")
@@ -56,15 +56,15 @@ def global_average_pool(builder: Builder, node: Node, inputs: list[Any], place: 
 
 def pad(builder: Builder, node: Node, inputs: list[Any], place: int) -> None:
     """Zeros around an image, which the convolution after it takes over; or nothing at all."""
-    mode = node.attribute("mode", b"constant")
-    given = node.attribute("pads") if len(inputs) < 2 else inputs[1]
-    value = node.attribute("value", 0.0) if len(inputs) < 3 or inputs[2] is None else float(np.asarray(inputs[2]))
+    mode = node.text("mode", b"constant")
+    given = node.wholes("pads") if len(inputs) < 2 else inputs[1]
+    value = node.number("value", 0.0) if len(inputs) < 3 or inputs[2] is None else inputs[2]
     if place != 0 or given is None or (len(inputs) > 3 and inputs[3] is not None):
         raise node.refuse("expected a value and pads as constants, for all axes")
-    pads = [int(n) for n in np.asarray(given).reshape(-1)]
+    pads = whole_numbers(node, given)
     if not any(pads):
         return
-    if mode != b"constant" or value != 0.0 or builder.where.ndim != 4 or len(pads) != 8 or min(pads) < 0:
+    if mode != b"constant" or np.any(value) or builder.where.ndim != 4 or len(pads) != 8 or min(pads) < 0:
         raise node.refuse("only with zeros, around images")
     if any(pads[i] for i in (0, 1, 4, 5)):
         raise node.refuse("only around rows and columns")
@@ -72,7 +72,7 @@ def pad(builder: Builder, node: Node, inputs: list[Any], place: int) -> None:
 
 
 def _pair(node: Node, name: str, default: tuple[int, int] | None) -> tuple[int, int]:
-    values = node.attribute(name, default)
+    values = node.wholes(name) or default
     if values is None or len(values) != 2 or min(values) < 1:
         raise node.refuse(f"{name}: expected two numbers >= 1, got {values}")
     return int(values[0]), int(values[1])
@@ -80,7 +80,7 @@ def _pair(node: Node, name: str, default: tuple[int, int] | None) -> tuple[int, 
 
 def _pads(builder: Builder, node: Node, kernel: tuple[int, int], stride: tuple[int, int]) -> Pads:
     """The padding of ``pads`` or ``auto_pad``."""
-    given, automatic = node.attribute("pads"), node.attribute("auto_pad", b"NOTSET")
+    given, automatic = node.wholes("pads"), node.text("auto_pad", b"NOTSET")
     if automatic == b"VALID":
         return (0, 0, 0, 0)
     if automatic in (b"SAME_UPPER", b"SAME_LOWER"):

@@ -28,8 +28,9 @@ def read_state_dict(path: Path | str) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{source}: {why}; save net.state_dict(), or use safetensors ({_first_line(error)})"
         ) from error
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, IndexError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{source}: not a PyTorch file, or damaged ({_first_line(error)})") from error
+    except Exception as error:  # the unpickler raises of every kind on damaged bytes
+        why = f" ({_first_line(error)})" if isinstance(error, OSError | RuntimeError) else ""
+        raise CheckpointError(f"{source}: not a PyTorch file, or damaged{why}") from error
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]
     if not isinstance(found, dict) or not found:
@@ -41,4 +42,4 @@ def read_state_dict(path: Path | str) -> dict[str, Tensor]:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return printable((str(error).splitlines() or [type(error).__name__])[0])
