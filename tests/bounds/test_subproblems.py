@@ -45,7 +45,7 @@ def inside(case: Case, image: int, count: int = 300) -> Tensor:
 
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
 @given(case=cases(samples=(1, 3), leaks=LEAKS, pools=True))
-@settings(max_examples=8)
+@settings(max_examples=5)
 def test_no_point_that_meets_the_splits_leaves_the_bounds(backend: str, case: Case) -> None:
     roots = roots_of(case, backend)
     count = len(case.x_L) * 3
@@ -70,7 +70,7 @@ def test_no_point_that_meets_the_splits_leaves_the_bounds(backend: str, case: Ca
 
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
 @given(case=cases(samples=(3,), leaks=LEAKS))
-@settings(max_examples=6)
+@settings(max_examples=4)
 def test_one_iteration_is_crown_and_more_are_never_looser(backend: str, case: Case) -> None:
     roots, C = roots_of(case, backend), rows_of(case, 3)
     given_C = replace(case, C=C, params={name: value[:1] for name, value in case.params.items()})

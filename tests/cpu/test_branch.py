@@ -46,7 +46,7 @@ def subproblems(case: Case, units: int, sparse: bool) -> tuple[Tensor, Tensor, T
 @pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize(("dtype", "iterations"), [(torch.float64, 4), (torch.float32, 2)])
 @given(case=cases(samples=(1, 3), leaks=LEAKS, pools=True))
-@settings(max_examples=6)
+@settings(max_examples=3)
 def test_it_equals_the_reference(isa: str, dtype: torch.dtype, iterations: int, sparse: bool, case: Case) -> None:
     assert _C.isa() == isa
     reference, roots = roots_of(case, "reference"), roots_of(case, "cpu", dtype)
