@@ -53,8 +53,8 @@ class Roots:
         x_L, x_U: the boxes [I, n], normalised.
         lower, upper: sound bounds of the hidden units, [I, U].
         backend: of the op.
-        memory_limit: bytes of scratch memory, beside inputs and outputs, that a call may use. The CPU's kernel needs about
-            1 KB a hidden unit and thread, however many subproblems there are.
+        memory_limit: bytes of scratch memory, beside inputs and outputs, that a call may use. The CPU's kernel needs
+            about 1 KB a hidden unit and thread, however many subproblems there are.
     """
 
     chain: Chain
