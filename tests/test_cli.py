@@ -83,6 +83,30 @@ def test_train_resumes_a_run_without_its_settings(trained, data):
     assert again.stdout == first.stdout
 
 
+def test_a_series_of_seeds_from_the_settings_of_a_run(trained, data, tmp_path):
+    settings = trained[0] / "config.json"
+    arguments = (
+        "--config",
+        settings,
+        "--estimator",
+        "pgpe-cv",
+        "--popsize",
+        2,
+        "--warm-epochs",
+        0,
+        "--train-eps",
+        "1/255",
+    )
+    result = invoke("train", "--data", data, "--out", tmp_path, "--seeds", "5,6", *arguments)
+    assert result.exit_code == 0, result.output
+    for seed in (5, 6):
+        assert f"seed {seed}" in " ".join(result.stdout.split())
+        config = json.loads((tmp_path / f"seed-{seed}" / "config.json").read_text())
+        assert (config["seed"], config["eps"]) == (seed, 5 / 255)
+        assert [(phase["name"], phase["eps"]) for phase in config["phases"]][1] == ("pgpe-cv", 1 / 255)
+        assert (tmp_path / f"seed-{seed}" / "weights.safetensors").exists()
+
+
 def test_certify_prints_a_table_or_json(trained, data):
     weights = trained[0] / "weights.safetensors"
     result = invoke("certify", weights, "--data", data, "-n", 6, "--method", "IBP", "--method", "DeepPoly", "--json")
