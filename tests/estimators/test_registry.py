@@ -18,7 +18,7 @@ def test_every_estimator_is_known_by_its_name_in_any_case():
 
 @pytest.mark.parametrize("name", ["es", "", None, 3])
 def test_an_unknown_one_is_refused_with_those_that_are_known(name):
-    with pytest.raises(ValueError, match="estimator: unknown .*; known: grad, pgpe, pgpe-cv, rgs"):
+    with pytest.raises(ValueError, match=r"estimator: unknown .*; known: grad, pgpe, pgpe-cv, rgs"):
         estimators.get(name)
 
 
