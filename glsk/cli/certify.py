@@ -1,6 +1,8 @@
 """``glsk certify``."""
 
-from typing import Annotated
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,8 +27,13 @@ from glsk.cli.options import (
 )
 from glsk.cli.output import show_json, show_tables
 
+if TYPE_CHECKING:
+    from torch import nn
 
-@one_line_errors()
+    from glsk.data import Dataset as TestSet
+
+
+@one_line_errors("interrupted; verdicts go on with --resume")
 def certify(
     weights: Weights,
     model: Model = None,
@@ -39,6 +46,12 @@ def certify(
     restarts: Annotated[int, typer.Option(help="PGD restarts; 0 for no attack.", min=0)] = 3,
     batch_size: Annotated[int, typer.Option(help="Samples at a time.", min=1)] = 256,
     dtype: Dtype = "float64",
+    verdicts: Annotated[
+        Path | None, typer.Option(help="Write a JSON line an image: index, status, stage, seconds.")
+    ] = None,
+    complete: Annotated[bool, typer.Option("--complete", help="Decide every image, by branch and bound.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds an image, of --complete.")] = 60.0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the file of --verdicts.")] = False,
     seed: Seed = 0,
     backend: Backend = None,
     device: Device = None,
@@ -49,11 +62,24 @@ def certify(
 
     Certified means, in float64: in real arithmetic all margins of the network as stored are above 0 on the eps-ball;
     what rounding can have added to their lower bounds is bounded and taken off first.
+
+    With --complete or --verdicts every image goes through interval arithmetic, CROWN, an attack and alpha-CROWN until
+    one decides it, with --complete through branch and bound as well. --verdicts keeps what is found; a run that was
+    killed goes on with --resume.
     """
     import glsk
     from glsk.verify import evaluate, evaluation_table
 
+    if resume and verdicts is None:
+        raise ValueError("--resume: name the file to go on with (--verdicts FILE)")
     net, size, test = load(weights, model, dataset, data, eps, threads)
+    if complete or verdicts is not None:
+        if method:
+            raise ValueError("--method: verdicts go through IBP, CROWN and alpha-CROWN; leave it out")
+        search = {"complete": complete, "timeout": timeout, "attack_steps": attack_steps, "restarts": restarts}
+        found = _decide(net, test, size, limit, verdicts, resume, seed, backend or "auto", search)
+        _show(found, f"{weights}, {len(found)} images of {test.name}, eps {size:g}", complete, as_json)
+        return
     result = evaluate(
         net,
         test.x_test[: limit or None],
@@ -81,3 +107,49 @@ def certify(
             f"warning: {result.contradictions} samples are certified although PGD breaks them; their margins are "
             "0 but for rounding, decide in float64 (the default)"
         )
+
+
+def _decide(
+    net: "nn.Module",
+    test: "TestSet",
+    eps: float,
+    limit: int,
+    path: Path | None,
+    resume: bool,
+    seed: int,
+    backend: str,
+    search: Mapping[str, Any],
+) -> list[Mapping[str, Any]]:
+    """A verdict of every image, on a log if one is named."""
+    from contextlib import ExitStack
+
+    from glsk.training.digest import digest
+    from glsk.verify import AttackSettings, VerifySettings
+    from glsk.verify.images import verify_images
+    from glsk.verify.records import VerdictLog
+    from glsk.verify.verdict_progress import shown
+
+    x, y = test.x_test[: limit or None], test.y_test[: limit or None]
+    attack = AttackSettings(search["attack_steps"], search["restarts"])
+    settings = VerifySettings(attack=attack, complete=search["complete"])
+    weights = digest(net.state_dict(), str(net))
+    run = {"weights": weights, "dataset": test.name, "samples": len(x), "eps": eps, "seed": seed, **search}
+    with ExitStack() as stack:
+        log = None if path is None else stack.enter_context(VerdictLog(path, run, resume))
+        records: dict[int, Mapping[str, Any]] = dict(log.records) if log is not None else {}
+        new = verify_images(
+            net, x, y, eps=eps, log=log, num_classes=test.num_classes, timeout=search["timeout"], seed=seed,
+            backend=backend, settings=settings,
+        )  # fmt: skip
+        for record in shown(new, total=len(x), done=len(records)):
+            records[record["index"]] = record
+    return [records[i] for i in sorted(records)]
+
+
+def _show(records: Iterable[Mapping[str, Any]], title: str, complete: bool, as_json: bool) -> None:
+    from glsk.verify.verdict_table import summary, verdict_table
+
+    if as_json:
+        show_json(summary(records))
+    else:
+        show_tables([verdict_table(records, title, complete)])

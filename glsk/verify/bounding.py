@@ -14,6 +14,10 @@ DOUBT = 1e-5
 """By how much a float32 bound must exceed its target, relative to the row's size, before float64 is asked."""
 
 
+CORNERS = 64
+"""Of how many subproblems, the furthest from proved, the corner that the bound picks is looked at."""
+
+
 @dataclass(frozen=True)
 class BranchSettings:
     """Of branch and bound; none of it affects what a verdict means.
@@ -27,7 +31,7 @@ class BranchSettings:
 
     batch: int = 2048
     iterations: int = 12
-    candidates: int = 3
+    candidates: int = 8
     lr_alpha: float = 0.1
     lr_beta: float = 0.1
 
@@ -74,7 +78,8 @@ class Bounder:
         left = (~done).nonzero()[:, 0]
         goal, splits = goal[left], splits[left]
         margin, row = margins[left].max(dim=1)
-        self.look(goal, result.corner[left, row])
+        worst = margin.topk(min(len(margin), CORNERS), largest=False).indices
+        self.look(goal[worst], result.corner[left[worst], row[worst]])
         units = candidates(engine, result.coefficients[left, row], goals.box[goal], splits, settings.candidates)
         return Subproblems(goal, splits, result.duals[left].half(), units, margin)
 

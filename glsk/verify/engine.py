@@ -95,14 +95,12 @@ class Engine:
         }
         ends = (end.float() for end in self.ends)
         self.screens = Roots.of(self.networks.screening, *ends, hidden=hidden, **self.options)
-
-    @property
-    def unstable(self) -> Tensor:
-        """Which hidden units [I, U] are unstable."""
-        found = torch.zeros_like(self.roots.lower, dtype=torch.bool)
-        for part in self.roots.units.values():
-            found[:, part] = (self.roots.lower[:, part] < 0) & (self.roots.upper[:, part] > 0)
-        return found
+        lower, upper = self.screens.lower, self.screens.upper
+        self.unstable = torch.zeros_like(lower, dtype=torch.bool)
+        for part in computed.units.values():
+            self.unstable[:, part] = (lower[:, part] < 0) & (upper[:, part] > 0)
+        # Of the lines above: what the bound of a row of coefficient -1 on the unit loses.
+        self.intercepts = torch.where(self.unstable, upper * lower / (lower - upper), 0)
 
     def tighten(self, iterations: int) -> None:
         """Optimise the root bounds of every unstable unit."""

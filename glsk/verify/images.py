@@ -17,7 +17,7 @@ def verify_images(
     y: Tensor,
     *,
     eps: float,
-    log: VerdictLog,
+    log: VerdictLog | None = None,
     num_classes: int = 10,
     clip: tuple[float, float] | None = (0.0, 1.0),
     timeout: float = 60.0,
@@ -32,7 +32,7 @@ def verify_images(
         net: logits [B, num_classes] of images [B, *input_shape].
         x, y: images [N, *input_shape] in data units, labels [N].
         eps: L-infinity radius, in data units.
-        log: where verdicts go.
+        log: where verdicts go; None: nowhere.
         num_classes: K.
         clip: the data range.
         The others: as :func:`glsk.verify.verify`.
@@ -41,7 +41,8 @@ def verify_images(
         every record as it is written: ``index``, ``label``, ``status``, ``stage``, ``seconds``, ``subproblems``.
     """
     bounded = glsk.BoundedModule(net, tuple(x.shape[1:]))
-    todo = [i for i in range(len(x)) if i not in log.records]
+    done = {} if log is None else log.records
+    todo = [i for i in range(len(x)) if i not in done]
     properties = (margin_property(x[i], y[i], eps, clip, num_classes) for i in todo)
     for number, verdict in verify_many(
         bounded, properties, timeout=timeout, memory_limit=memory_limit, seed=seed, backend=backend, settings=settings
@@ -54,5 +55,6 @@ def verify_images(
             "seconds": round(verdict.seconds, 6),
             "subproblems": verdict.subproblems,
         }
-        log.write(record)
+        if log is not None:
+            log.write(record)
         yield record

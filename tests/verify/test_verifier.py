@@ -1,3 +1,4 @@
+import tempfile
 from functools import cache
 from itertools import pairwise
 
@@ -6,7 +7,8 @@ import torch
 from torch import nn
 
 import glsk
-from glsk.verify import AttackSettings, Property, VerifySettings, verify
+from glsk.verify import AttackSettings, Property, VerifySettings, margin_property, verify, verify_many
+from glsk.verify.subproblems import Stack, Subproblems
 from tests.verify.milp import depth
 
 NO_ATTACK = AttackSettings(steps=0, restarts=0)
@@ -40,10 +42,14 @@ def instance(seed: int):
     return net, near, moved
 
 
-@pytest.mark.parametrize("settings", [UNITS, BLIND, VerifySettings()], ids=["units", "units, no attack", "input"])
-def test_verdicts_are_those_of_exact_milp(settings):
+@pytest.mark.parametrize(
+    ("settings", "seeds"),
+    [(UNITS, range(34)), (BLIND, range(34, 67)), (VerifySettings(), range(67, 100))],
+    ids=["units", "units, no attack", "input"],
+)
+def test_verdicts_are_those_of_exact_milp(settings, seeds):
     statuses = []
-    for seed in range(40):
+    for seed in seeds:
         net, found, exact = instance(seed)
         verdict = verify(glsk.BoundedModule(net, (3,)), found, settings=settings)
         assert verdict.status == ("sat" if exact > 0 else "unsat"), seed
@@ -52,4 +58,85 @@ def test_verdicts_are_those_of_exact_milp(settings):
             point = verdict.counterexample[None]
             assert found.contains(point).all()
             assert found.violated(net.double()(point)).all()
-    assert statuses.count("sat") == 20
+    assert 12 < statuses.count("sat") < 22
+
+
+def hard(sizes=(20, 40, 40, 2)):
+    """A property that no plain bound proves and that holds by a little: branch and bound takes its time."""
+    net = tiny(3, sizes)
+    points = torch.rand(20_000, sizes[0], generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        reached = (net(points) @ torch.tensor([1.0, -1.0])).max()
+    ones = torch.ones(sizes[0])
+    return net, Property(((-ones, ones),), ((torch.tensor([[-1.0, 1.0]]), torch.tensor([-2.8 * float(reached)])),))
+
+
+def test_the_time_limit_ends_the_search():
+    net, found = hard()
+    ticks = iter(range(1_000_000))
+    settings = VerifySettings(input_dimensions=0, clock=lambda: float(next(ticks)))
+    verdict = verify(glsk.BoundedModule(net, (20,)), found, timeout=20, settings=settings)
+    assert verdict.status == "timeout"
+    assert verdict.stage == "branch and bound"
+    assert 20 <= verdict.seconds < 40
+    assert verdict.counterexample is None
+
+
+def test_open_subproblems_wait_on_disk_where_memory_is_short(tmp_path, monkeypatch):
+    net, found = hard()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    spilled = []
+    monkeypatch.setattr(
+        Stack, "_spill", lambda self, place, spill=Stack._spill: (spilled.append(place), spill(self, place))
+    )
+    ticks = iter(range(1_000_000))
+    settings = VerifySettings(input_dimensions=0, clock=lambda: float(next(ticks)))
+    verify(glsk.BoundedModule(net, (20,)), found, timeout=15, memory_limit=1000, settings=settings)
+    assert spilled
+    assert not list(tmp_path.iterdir())
+
+
+def test_many_properties_get_the_verdicts_they_get_alone():
+    net = tiny(5)
+    x = torch.rand(12, 3, generator=torch.Generator().manual_seed(1))
+    labels = (net(x).argmax(1) + torch.arange(12) // 8) % 3
+    properties = [margin_property(a, int(y), 0.4, (0.0, 1.0), 3) for a, y in zip(x, labels, strict=True)]
+    bounded = glsk.BoundedModule(net, (3,))
+    together = dict(verify_many(bounded, properties, settings=VerifySettings(input_dimensions=0, window=5)))
+    assert {i: v.status for i, v in together.items()} == {
+        i: verify(bounded, p, settings=UNITS).status for i, p in enumerate(properties)
+    }
+    assert len({v.status for v in together.values()}) == 2
+
+
+def test_a_property_of_another_network_is_refused():
+    bounded = glsk.BoundedModule(tiny(0), (3,))
+    with pytest.raises(ValueError, match=r"property 0: inputs \[2\], the network takes \[3\]"):
+        verify(bounded, margin_property(torch.zeros(2), 0, 0.1, None, 3))
+    with pytest.raises(ValueError, match="property 0: unsafe sets of 4 outputs, the network has 3"):
+        verify(bounded, margin_property(torch.zeros(3), 0, 0.1, None, 4))
+    with pytest.raises(ValueError, match="timeout"):
+        verify(bounded, margin_property(torch.zeros(3), 0, 0.1, None, 3), timeout=0)
+
+
+def batch(goals, margins):
+    n = len(goals)
+    zeros = torch.zeros(n, 1, 4, dtype=torch.float16)
+    return Subproblems(
+        torch.tensor(goals), torch.zeros(n, 4, dtype=torch.int8), zeros, torch.zeros(n, 2).int(), torch.tensor(margins)
+    )
+
+
+def test_a_stack_gives_back_the_last_first_from_disk_too(tmp_path):
+    stack = Stack(memory_limit=1, folder=tmp_path)
+    for k in range(5):
+        stack.push(batch([2 * k, 2 * k + 1], [0.0, 1.0]))
+    assert len(stack) == 10
+    assert list(tmp_path.iterdir())
+    taken = []
+    while (part := stack.pop(3)) is not None:
+        taken.append(part.goal.tolist())
+    assert sorted(g for part in taken for g in part) == list(range(10))
+    assert set(taken[0]) == {9, 8, 7}
+    stack.close()
+    assert not list(tmp_path.iterdir())
