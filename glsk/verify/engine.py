@@ -97,7 +97,7 @@ class Engine:
         self.screens = Roots.of(self.networks.screening, *ends, hidden=hidden, **self.options)
         lower, upper = self.screens.lower, self.screens.upper
         self.unstable = torch.zeros_like(lower, dtype=torch.bool)
-        for part in computed.units.values():
+        for part in self.roots.units.values():
             self.unstable[:, part] = (lower[:, part] < 0) & (upper[:, part] > 0)
         # Of the lines above: what the bound of a row of coefficient -1 on the unit loses.
         self.intercepts = torch.where(self.unstable, upper * lower / (lower - upper), 0)
