@@ -35,6 +35,15 @@ def golden() -> Path:
     return Path(__file__).parent / "golden"
 
 
+def pytest_sessionstart() -> None:
+    """GLSK_REQUIRE_CUDA=1, where a GPU is known to be: its tests must then not quietly be left out."""
+    if os.environ.get("GLSK_REQUIRE_CUDA") == "1":
+        from glsk import backends
+
+        if (reason := backends.why_missing("cuda")) is not None:
+            raise pytest.UsageError(f"GLSK_REQUIRE_CUDA is 1, but {reason}")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         skip = pytest.mark.skip(reason="no CUDA device")

@@ -1,12 +1,13 @@
 """The stand-in for a GPU finds what would wait for one, and nothing else."""
 
+import warnings
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
-from tests.waits import WaitError, no_waits
+from tests.waits import WaitError, no_synchronisation, no_waits
 
 WAITS: dict[str, Callable[[Tensor], object]] = {
     "a number": lambda x: float(x.sum()),
@@ -50,3 +51,19 @@ def test_let_pass(what: str) -> None:
     x = torch.zeros(3, device="meta")
     with no_waits():
         GOES_ON[what](x)
+
+
+def test_pytorchs_alarm_is_off_again_whatever_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It warns, once, after the mode has been set: as an error that would leave it on for every later test."""
+    modes: list[str] = []
+
+    def set_mode(mode: str) -> None:
+        modes.append(mode)
+        warnings.warn("a prototype", UserWarning, stacklevel=1)
+
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", set_mode)
+    with no_synchronisation():
+        assert modes == ["error"]
+    with pytest.raises(ZeroDivisionError), no_synchronisation():
+        raise ZeroDivisionError
+    assert modes == ["error", "default"] * 2

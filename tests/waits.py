@@ -1,5 +1,6 @@
 """Waits for a GPU, found without one: tensors of another device stand for its own, and every op passes by here."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -47,6 +48,22 @@ def no_waits(device: str = "meta") -> Iterator[None]:
     """
     with _Functions(device), _Ops(device):
         yield
+
+
+@contextmanager
+def no_synchronisation() -> Iterator[None]:
+    """On a GPU: an error where the host waits for it, as PyTorch notices; whatever happens, none afterwards."""
+    try:
+        _synchronisation("error")
+        yield
+    finally:
+        _synchronisation("default")
+
+
+def _synchronisation(mode: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says once, after it has set the mode, that this is a prototype
+        torch.cuda.set_sync_debug_mode(mode)
 
 
 class _Functions(TorchFunctionMode):

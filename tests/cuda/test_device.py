@@ -14,6 +14,7 @@ from glsk.geometry import encode
 from tests.chains import Case, cases, near_kink
 from tests.cuda.passes import Problem, chain, problem
 from tests.support import METHODS, TOLERANCE, assert_bounds_close, assert_close
+from tests.waits import no_synchronisation
 
 pytestmark = [
     pytest.mark.gpu,
@@ -261,11 +262,8 @@ def test_nothing_waits_for_the_device(method: str, backend: str) -> None:
         return glsk.robust_cross_entropy(lower, backend=backend)
 
     losses()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_synchronisation():
         losses()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_out_of_memory_says_what_to_do(launcher: object) -> None:

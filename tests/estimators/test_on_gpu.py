@@ -1,8 +1,5 @@
 """Training on a GPU; without one every test is skipped. What can be seen without is in test_late and test_waits."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import pytest
 import torch
@@ -13,18 +10,10 @@ from glsk.training.batches import Batches
 from glsk.training.metrics import read_metrics
 from tests.estimators.stages import build
 from tests.training.runs import config, run
+from tests.waits import no_synchronisation
 
 pytestmark = pytest.mark.gpu
 SHAPE = (3, 12, 12)
-
-
-@contextmanager
-def no_synchronisation() -> Iterator[None]:
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def make_stage(late=None, device="cuda", **settings):

@@ -15,7 +15,10 @@ from tests.support import METHODS, assert_bounds_close, assert_close
 from tests.waits import no_waits
 
 REASON = glsk.backends.why_missing("triton")
-pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
+pytestmark = [
+    pytest.mark.skipif(REASON is not None, reason=str(REASON)),
+    *([pytest.mark.gpu] if torch.cuda.is_available() else []),  # and selected by it where there is a device
+]
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TOLERANCE = 1e-4

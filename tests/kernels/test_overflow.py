@@ -11,6 +11,7 @@ from tests.extremes import EXTREMES, NO_BOUNDS, network
 REASON = glsk.backends.why_missing("triton")
 pytestmark = [
     pytest.mark.skipif(REASON is not None, reason=str(REASON)),
+    *([pytest.mark.gpu] if torch.cuda.is_available() else []),  # and selected by it where there is a device
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # the interpreter computes with NumPy, which warns
 ]
 
