@@ -32,8 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows: list[dict[str, Any]] = []
     for name in options.cases:
         rows += _compare(CASES[name], options, [p for p in PROVIDERS if p not in missing])
-    result = {"machine": environment.describe(options.device), "backend": options.backend, "rows": rows}
+    machine = environment.describe(options.device)
     out = options.out or RESULTS / f"compare-{options.device.replace(':', '')}-{time.strftime('%Y%m%d-%H%M%S')}.json"
+    if options.append and out.exists():
+        rows = _appended(json.loads(out.read_text()), machine, options.backend, rows)
+    result = {"machine": machine, "backend": options.backend, "rows": rows}
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(out.name + ".tmp")
     partial.write_text(json.dumps(result, indent=1) + "\n")
@@ -50,11 +53,29 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--backend", default="auto", help="of glsk")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes: does it run?")
     parser.add_argument("--no-memory", dest="memory", action="store_false", help="leave peak memory out")
+    parser.add_argument("--batches", type=int, nargs="+", help="numbers of samples that auto_LiRPA is tried with")
+    parser.add_argument("--append", action="store_true", help="keep the rows of other cases that --out has from here")
     parser.add_argument("--out", type=Path, help=f"JSON file (default: one named after the time, in {RESULTS.name}/)")
     options = parser.parse_args(arguments)
     if options.repeats < 1:
         parser.error("--repeats: expected at least 1")
     return options
+
+
+def _appended(before: dict[str, Any], machine: dict[str, Any], backend: str, rows: list[Any]) -> list[Any]:
+    """Rows of other cases, measured on the same machine with the same software, and the new ones in their places.
+
+    Raises:
+        SystemExit: if they were measured elsewhere, or of other sources.
+    """
+    new = machine | {"backend": backend}
+    old = before["machine"] | {"backend": before["backend"]}
+    if differing := [name for name in new if name not in ("time", "system") and old.get(name) != new[name]]:
+        raise SystemExit(f"--append: the recorded rows differ in {', '.join(differing)}")
+    cases_now = dict.fromkeys(row["case"] for row in rows)
+    kept = [row for row in before["rows"] if row["case"] not in cases_now]
+    order = list(CASES)
+    return sorted([*kept, *rows], key=lambda row: order.index(row["case"]))
 
 
 def _compare(case: Case, options: argparse.Namespace, providers: list[str]) -> list[dict[str, Any]]:
@@ -105,7 +126,7 @@ def _tune(contender: Contender, device: str) -> int:
 def _tune_batch(case: Case, options: argparse.Namespace) -> dict[int, float]:
     """Number of samples -> auto_LiRPA's microseconds a sample."""
     found = {}
-    for samples in (2, 4) if options.smoke else case.batches:
+    for samples in options.batches or ((2, 4) if options.smoke else case.batches):
         contender = cases.prepare(case, "auto_LiRPA", (1, samples), options.device, options.backend)
         _time(contender, options.device)
         found[samples] = 1e6 * _time(contender, options.device) / samples

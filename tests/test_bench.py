@@ -86,6 +86,20 @@ def test_a_gradient_row_says_what_the_forward_takes(tmp_path: Path, capsys: pyte
     assert "forward and backward of the robust loss" in capsys.readouterr().out
 
 
+def test_cases_are_appended_to_a_result_of_the_same_sources(tmp_path: Path) -> None:
+    out = tmp_path / "r.json"
+    smoke = ["--smoke", "--repeats", "1", "--no-memory", "--append", "--out", str(out)]
+    for case in ("cnn3-ibp", "cnn3-crown-ibp", "cnn3-ibp"):
+        compare.main([*smoke, "--cases", case])
+    result = json.loads(out.read_text())
+    assert list(dict.fromkeys(row["case"] for row in result["rows"])) == ["cnn3-crown-ibp", "cnn3-ibp"]
+    assert len({(row["case"], row["provider"]) for row in result["rows"]}) == len(result["rows"])
+    result["machine"]["threads"] += 1
+    out.write_text(json.dumps(result))
+    with pytest.raises(SystemExit, match="differ in threads"):
+        compare.main([*smoke, "--cases", "cnn3-ibp"])
+
+
 def test_optimised_bounds_are_compared_with_where_they_start(tmp_path: Path) -> None:
     smoke = ["--smoke", "--repeats", "1", "--no-memory"]
     compare.main([*smoke, "--cases", "cnn3-alpha-crown", "--out", str(tmp_path / "r.json")])
