@@ -91,7 +91,7 @@ template <class T>
 std::vector<glsk::LayerGradient<T>> gradients_of(const std::vector<GradientGiven>& given) {
   std::vector<glsk::LayerGradient<T>> found;
   for (const auto& [weight, bias, lower, upper, lines] : given)
-    found.push_back({at<T>(weight), at<T>(bias), at<T>(lower), at<T>(upper), at<T>(lines), false, false, false});
+    found.push_back({at<T>(weight), at<T>(bias), at<T>(lower), at<T>(upper), at<T>(lines), false, false, false, false});
   return found;
 }
 

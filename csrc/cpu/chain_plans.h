@@ -86,9 +86,8 @@ class ChainPlans {
 
   // Samples b..b+count of C, [rows * outputs][lanes].
   void load_specification(int64_t b, int count, T* to) const {
-    const int64_t n = int64_t(a.rows) * layers[a.depth - 1].g.outputs();
-    for (int64_t i = 0; i < n; ++i)
-      for (int s = 0; s < L; ++s) to[i * L + s] = s < count ? a.C[(b + s) * n + i] : T(0);
+    const int n = a.rows * layers[a.depth - 1].g.outputs();
+    load_lanes<T>(a.C + b * n, n, count, to, n);
   }
 
   static constexpr int L = LANES<T>;

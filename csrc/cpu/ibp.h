@@ -2,9 +2,9 @@
 // broadcast, so any layer shape uses whole vectors.
 #pragma once
 
+#include "cpu/lanes.h"
 #include "cpu/lines.h"
 #include "cpu/parallel.h"
-#include "cpu/simd.h"
 #include "cpu/types.h"
 
 namespace glsk {
@@ -12,64 +12,6 @@ namespace GLSK_ISA {
 
 // Output channels accumulated together: centre and radius each, half the registers.
 constexpr int BLOCK = GLSK_VECTOR_REGISTERS / 4;
-
-// Two arrays of [samples, n] rows, `count` of them, `pitch` apart, to lanes: [n][LANES]; zeros in the other lanes.
-template <class T>
-inline void load_lanes(const T* lower, const T* upper, int n, int count, T* to_lower, T* to_upper, int64_t pitch) {
-  constexpr int L = LANES<T>;
-  for (int i0 = 0; i0 < n; i0 += L) {
-    const int width = n - i0 < L ? n - i0 : L;
-    Vec<T> lo[L], up[L];
-    if (width == L && count == L) {  // the common case, without a call a row
-#pragma GCC unroll 16
-      for (int s = 0; s < L; ++s) {
-        lo[s] = load<T>(lower + int64_t(s) * pitch + i0);
-        up[s] = load<T>(upper + int64_t(s) * pitch + i0);
-      }
-    } else {
-      for (int s = 0; s < L; ++s) {
-        lo[s] = up[s] = Vec<T>{};
-        if (s < count) {
-          memcpy(&lo[s], lower + int64_t(s) * pitch + i0, width * sizeof(T));
-          memcpy(&up[s], upper + int64_t(s) * pitch + i0, width * sizeof(T));
-        }
-      }
-    }
-    transpose<T>(lo);
-    transpose<T>(up);
-    for (int i = 0; i < width; ++i) {
-      store<T>(to_lower + int64_t(i0 + i) * L, lo[i]);
-      store<T>(to_upper + int64_t(i0 + i) * L, up[i]);
-    }
-  }
-}
-
-template <class T>
-inline void load_lanes(const T* lower, const T* upper, int n, int count, T* to_lower, T* to_upper) {
-  load_lanes<T>(lower, upper, n, count, to_lower, to_upper, n);
-}
-
-// Lanes back to [samples, n] rows, `pitch` apart.
-template <class T>
-inline void store_rows(const T* lanes, int n, int count, T* out, int64_t pitch) {
-  constexpr int L = LANES<T>;
-  for (int i0 = 0; i0 < n; i0 += L) {
-    const int width = n - i0 < L ? n - i0 : L;
-    Vec<T> m[L];
-#pragma GCC unroll 16
-    for (int i = 0; i < L; ++i) m[i] = i < width ? load<T>(lanes + int64_t(i0 + i) * L) : Vec<T>{};
-    transpose<T>(m);
-    for (int s = 0; s < L && s < count; ++s) {
-      T* to = out + int64_t(s) * pitch + i0;
-      width == L ? store<T>(to, m[s]) : void(memcpy(to, &m[s], width * sizeof(T)));
-    }
-  }
-}
-
-template <class T>
-inline void store_rows(const T* lanes, int n, int count, T* out) {
-  store_rows<T>(lanes, n, count, out, n);
-}
 
 // How a unit is stored: its bounds, or centre and radius of its box after the activation, which the next layer reads.
 enum Form { BOUNDS, BOX, BOX_AFTER_ACTIVATION };

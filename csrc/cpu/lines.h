@@ -76,17 +76,15 @@ GLSK_INLINE void relax_gradient(Vec<T> l, Vec<T> u, T leak, Rule rule, Vec<T> by
   by_u = unstable ? by_s * ((one - s) / width) : zero;
 }
 
-// Centre and radius of [l, u], which overflow only where they must.
+// Centre and radius of [l, u]; half of each end first, since their sum or difference may overflow.
 template <class T>
 GLSK_INLINE Vec<T> middle(Vec<T> l, Vec<T> u) {
-  const Vec<T> sum = l + u;
-  return absolute<T>(sum) < broadcast<T>(T(__builtin_inf())) ? sum * T(0.5) : l * T(0.5) + u * T(0.5);
+  return l * T(0.5) + u * T(0.5);
 }
 
 template <class T>
 GLSK_INLINE Vec<T> half_width(Vec<T> l, Vec<T> u) {
-  const Vec<T> width = u - l;
-  return width < broadcast<T>(T(__builtin_inf())) ? width * T(0.5) : u * T(0.5) - l * T(0.5);
+  return u * T(0.5) - l * T(0.5);
 }
 
 // The uncorrelated box of a unit of a hybrid zonotope through its activation, as centre and radius: k times itself and

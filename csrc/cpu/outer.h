@@ -7,10 +7,6 @@
 namespace glsk {
 namespace GLSK_ISA {
 
-// Output channels and kernel taps of one block of sums; a whole number of vectors.
-constexpr int OUTER_CHANNELS = GLSK_VECTOR_REGISTERS == 32 ? 8 : 4, OUTER_TAPS = 2;
-constexpr int OUTER_BLOCK = OUTER_CHANNELS * OUTER_TAPS;
-
 // One vector of the lanes' sums of LANES vectors, in order.
 template <class T, int D>
 GLSK_INLINE void fold_lanes(Vec<T>* m) {
@@ -42,28 +38,43 @@ struct Image {
   int64_t pixel, channel;
 };
 
-// A layer's gradient in blocks of sums: [blocks of output channels][pairs of taps][tap][channel].
-inline int64_t outer_pairs(const Geometry& g) { return (g.taps() + OUTER_TAPS - 1) / OUTER_TAPS; }
+// A block of sums is of so many output channels and of 3, 4 or 5 taps of one row of the kernel, in the order of input
+// channel and column: neighbouring columns read the same values, and all taps the same coefficients.
+constexpr int OUTER_CHANNELS = GLSK_VECTOR_REGISTERS == 32 ? 4 : 2;
+
+inline int outer_taps(const Geometry& g) {
+  const int row = g.kw * g.cin;
+  const auto idle = [&](int taps) { return (taps - row % taps) % taps; };
+  int best = 4;
+  if (idle(5) < idle(best)) best = 5;
+  if (idle(3) < idle(best)) best = 3;
+  return best;
+}
+
+// A layer's gradient in such blocks: [blocks of output channels][ky][blocks of a row's taps][tap][channel].
+inline int64_t outer_row(const Geometry& g) {
+  const int taps = outer_taps(g);
+  return (int64_t(g.kw) * g.cin + taps - 1) / taps * taps * OUTER_CHANNELS;
+}
 inline int64_t outer_size(const Geometry& g) {
-  return (g.cout + OUTER_CHANNELS - 1) / OUTER_CHANNELS * outer_pairs(g) * OUTER_BLOCK;
+  return (g.cout + OUTER_CHANNELS - 1) / OUTER_CHANNELS * g.kh * outer_row(g);
 }
 
 // Adds the blocks of output channels o0..o1 (whole blocks), times the sign of the weight where weights are given, to
 // [cout][cin][kh][kw].
 template <class T>
 void add_outer(const Geometry& g, const T* blocks, const T* signs, int o0, int o1, T* to) {
-  const int64_t positions = int64_t(g.kh) * g.kw, taps = g.taps();
-  for (int o = o0; o < o1; o += OUTER_CHANNELS) {
-    const T* block = blocks + o / OUTER_CHANNELS * outer_pairs(g) * OUTER_BLOCK;
-    const int width = o1 - o < OUTER_CHANNELS ? o1 - o : OUTER_CHANNELS;
-    for (int i = 0; i < width; ++i)
-      for (int64_t c = 0; c < g.cin; ++c)
-        for (int64_t k = 0, t = c; k < positions; ++k, t += g.cin) {
-          const int64_t at = (o + i) * taps + c * positions + k;
-          const T value = block[t / OUTER_TAPS * OUTER_BLOCK + t % OUTER_TAPS * OUTER_CHANNELS + i];
-          to[at] += !signs ? value : signs[at] > 0 ? value : signs[at] < 0 ? -value : T(0);
+  const int64_t taps = g.taps(), row = outer_row(g);
+  for (int64_t o = o0; o < o1; ++o)
+    for (int64_t c = 0; c < g.cin; ++c)
+      for (int64_t ky = 0; ky < g.kh; ++ky) {
+        const T* from = blocks + (o / OUTER_CHANNELS * g.kh + ky) * row + c * g.kw * OUTER_CHANNELS + o % OUTER_CHANNELS;
+        const int64_t at = o * taps + (c * g.kh + ky) * g.kw;
+        for (int64_t kx = 0; kx < g.kw; ++kx) {
+          const T value = from[kx * OUTER_CHANNELS];
+          to[at + kx] += !signs ? value : signs[at + kx] > 0 ? value : signs[at + kx] < 0 ? -value : T(0);
         }
-  }
+      }
 }
 
 // PACKED: coefficients are [pixel of out][cout][V], as back-substitution leaves them.
@@ -74,10 +85,11 @@ class Outer {
   Outer(const Geometry& g_, Image<T> coef_, Image<T> values_) : g(g_), coef(coef_), values(values_) {}
 
   void add_to(T* blocks) const {
-    const int64_t taps = g.taps();
-    for (int o = 0; o < g.cout; o += OUTER_CHANNELS)
-      for (int64_t t = 0; t < taps; t += OUTER_TAPS, blocks += OUTER_BLOCK)
-        o + OUTER_CHANNELS <= g.cout ? block<true>(o, t, taps, blocks) : block<false>(o, t, taps, blocks);
+    switch (outer_taps(g)) {
+      case 3: return all<3>(blocks);
+      case 4: return all<4>(blocks);
+      default: return all<5>(blocks);
+    }
   }
 
  private:
@@ -85,66 +97,111 @@ class Outer {
   const Geometry& g;
   const Image<T> coef, values;
 
-  // The outputs whose tap (ky, kx) lies on values that are there.
-  Window reached(int ky, int kx) const {
-    Window w = coef.window;
-    while (w.y0 < w.y1 && w.y0 * g.sh - g.ph + ky < values.window.y0) ++w.y0;
-    while (w.y0 < w.y1 && (w.y1 - 1) * g.sh - g.ph + ky >= values.window.y1) --w.y1;
-    while (w.x0 < w.x1 && w.x0 * g.sw - g.pw + kx < values.window.x0) ++w.x0;
-    while (w.x0 < w.x1 && (w.x1 - 1) * g.sw - g.pw + kx >= values.window.x1) --w.x1;
-    return w;
+  // [first, last) of the outputs.
+  struct Span {
+    int first, last;
+  };
+
+  // The taps of a block: where their values stand from those of column 0 and channel 0, and which outputs they reach.
+  template <int TAPS>
+  struct Group {
+    Span rows, columns[TAPS], some, every;
+    int64_t at[TAPS];
+    int ky;
+  };
+
+  // Of the outputs in `of`, those for which kernel index k lies on values that are there, [in0, in1).
+  static Span reached(Span of, int stride, int pad, int k, int in0, int in1) {
+    while (of.first < of.last && of.first * stride - pad + k < in0) ++of.first;
+    while (of.first < of.last && (of.last - 1) * stride - pad + k >= in1) --of.last;
+    return of;
   }
 
-  template <bool FULL>
-  __attribute__((noinline)) void block(int o, int64_t t, int64_t taps, T* to) const {
-    Vec<T> acc[OUTER_BLOCK] = {};
-    const int k0 = int(t / g.cin), c0 = int(t % g.cin);
-    const bool second = t + 1 < taps;
-    const int k1 = second ? int((t + 1) / g.cin) : k0, c1 = second ? int((t + 1) % g.cin) : c0;
-    const Window w0 = reached(k0 / g.kw, k0 % g.kw);
-    if (k0 == k1) {
-      over<FULL, 2>(o, w0, k0, c0, k1, c1, acc);
-    } else {
-      const Window w1 = reached(k1 / g.kw, k1 % g.kw);
-      over<FULL, 1>(o, w0, k0, c0, k0, c0, acc);
-      over<FULL, 1>(o, w1, k1, c1, k1, c1, acc + N);
+  // Taps t, t + 1, ... of kernel row ky.
+  template <int TAPS>
+  Group<TAPS> group(int ky, int t) const {
+    const Window &out = coef.window, &in = values.window;
+    const Span all = {out.x0, out.x1}, none = {out.x1, out.x0};
+    Group<TAPS> found = {reached({out.y0, out.y1}, g.sh, g.ph, ky, in.y0, in.y1), {}, none, all, {}, ky};
+    for (int n = 0; n < TAPS; ++n) {
+      const int tap = t + n < g.kw * g.cin ? t + n : g.kw * g.cin - 1;  // past the last it is repeated; nobody reads that
+      const int c = tap / g.kw, kx = tap % g.kw;
+      found.at[n] = (kx * values.pixel + c * values.channel) * L;
+      Span &span = found.columns[n] = reached(all, g.sw, g.pw, kx, in.x0, in.x1), &some = found.some, &every = found.every;
+      if (span.first == span.last) span = none;
+      some = {span.first < some.first ? span.first : some.first, span.last > some.last ? span.last : some.last};
+      every = {span.first > every.first ? span.first : every.first, span.last < every.last ? span.last : every.last};
     }
-    for (int i = 0; i < OUTER_BLOCK; i += L) store<T>(to + i, load<T>(to + i) + sums_of_lanes<T>(acc + i));
+    if (found.every.first >= found.every.last) found.every = {found.some.first, found.some.first};
+    return found;
   }
 
-  // Sums over the outputs in w of one tap, or of two channels of it.
-  template <bool FULL, int TAPS>
-  GLSK_INLINE void over(int o, Window w, int k0, int c0, int, int c1, Vec<T>* sums) const {
-    Vec<T> acc[TAPS * N];
-#pragma GCC unroll 16
-    for (int i = 0; i < TAPS * N; ++i) acc[i] = sums[i];
-    const int ky = k0 / g.kw, kx = k0 % g.kw;
-    const int64_t next = int64_t(c1 - c0) * values.channel * L;
-    for (int oy = w.y0; oy < w.y1; ++oy) {
-      const int64_t out = int64_t(oy - coef.window.y0) * coef.window.width() + w.x0 - coef.window.x0;
-      const int64_t in = int64_t(oy * g.sh - g.ph + ky - values.window.y0) * values.window.width() +
-                         w.x0 * g.sw - g.pw + kx - values.window.x0;
-      const T* a = coef.at + (out * coef.pixel + o * coef.channel) * L;
-      const T* z = values.at + (in * values.pixel + c0 * values.channel) * L;
-      for (int ox = w.x0; ox < w.x1; ++ox, a += coef.pixel * L, z += g.sw * values.pixel * L)
-#pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) {
-          Vec<T> value[TAPS];
-          value[0] = load<T>(z + v * L);
-          if constexpr (TAPS == 2) value[1] = load<T>(z + next + v * L);
-#pragma GCC unroll 8
-          for (int i = 0; i < N; ++i) {
-            // Channels past the last repeat it; nobody reads those sums.
-            const int64_t channel = FULL || o + i < g.cout ? i : g.cout - 1 - o;
-            const Vec<T> coefficient = load<T>(a + (channel * (PACKED ? V : coef.channel) + v) * L);
-#pragma GCC unroll 2
-            for (int n = 0; n < TAPS; ++n) acc[n * N + i] += coefficient * value[n];
+  template <int TAPS>
+  void all(T* blocks) const {
+    const int row = g.kw * g.cin, groups = (row + TAPS - 1) / TAPS;
+    const bool one = coef.window.pixels() == 1;  // then finding a group takes longer than its block
+    for (int o0 = 0; o0 < (one ? N : g.cout); o0 += N)
+      for (int ky = 0; ky < g.kh; ++ky)
+        for (int n = 0; n < groups; ++n) {
+          const Group<TAPS> taps = group<TAPS>(ky, n * TAPS);
+          for (int o = o0; o < (one ? g.cout : o0 + N); o += N) {
+            T* to = blocks + ((int64_t(o / N) * g.kh + ky) * groups + n) * TAPS * N;
+            o + N <= g.cout ? block<TAPS, true>(taps, o, to) : block<TAPS, false>(taps, o, to);
           }
         }
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < TAPS * N; ++i) sums[i] = acc[i];
   }
+
+  template <int TAPS, bool FULL>
+  __attribute__((noinline)) void block(const Group<TAPS>& taps, int o, T* to) const {
+    const Window &out = coef.window, &in = values.window;
+    const Span rows = taps.rows, some = taps.some, every = taps.every;
+    const int ky = taps.ky;
+    Vec<T> acc[TAPS * N] = {};
+    for (int oy = rows.first; oy < rows.last; ++oy) {
+      const int64_t row = int64_t(oy * g.sh - g.ph + ky - in.y0) * in.width() - g.pw - in.x0;
+      const T* a = coef.at + ((int64_t(oy - out.y0) * out.width() - out.x0) * coef.pixel + o * coef.channel) * L;
+      const auto one = [&](int ox, auto edge) GLSK_LAMBDA_INLINE {
+        const T* from = a + ox * coef.pixel * L;
+        const int64_t z = (row + ox * g.sw) * values.pixel * L;
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) {
+          Vec<T> coefficient[N];
+#pragma GCC unroll 4
+          for (int i = 0; i < N; ++i) {
+            const int64_t channel = FULL || o + i < g.cout ? i : g.cout - 1 - o;
+            coefficient[i] = load<T>(from + (channel * (PACKED ? V : coef.channel) + v) * L);
+          }
+#pragma GCC unroll 5
+          for (int n = 0; n < TAPS; ++n) {
+            if (decltype(edge)::value && (ox < taps.columns[n].first || ox >= taps.columns[n].last)) continue;
+            const Vec<T> value = load<T>(values.at + (z + taps.at[n] + v * L));
+#pragma GCC unroll 4
+            for (int i = 0; i < N; ++i) acc[n * N + i] += coefficient[i] * value;
+          }
+        }
+      };
+      for (int ox = some.first; ox < every.first; ++ox) one(ox, Edge<true>());
+      for (int ox = every.first; ox < every.last; ++ox) one(ox, Edge<false>());
+      for (int ox = every.last; ox < some.last; ++ox) one(ox, Edge<true>());
+    }
+    constexpr int COUNT = TAPS * N, WHOLE = (COUNT + L - 1) / L * L;
+    Vec<T> padded[WHOLE] = {};
+#pragma GCC unroll 32
+    for (int i = 0; i < COUNT; ++i) padded[i] = acc[i];
+    for (int i = 0; i < WHOLE; i += L) {
+      const Vec<T> sum = sums_of_lanes<T>(padded + i);
+      if (i + L <= COUNT) {
+        store<T>(to + i, load<T>(to + i) + sum);
+      } else {
+        for (int k = 0; i + k < COUNT; ++k) to[i + k] += sum[k];
+      }
+    }
+  }
+
+  template <bool IS>
+  struct Edge {  // std::bool_constant
+    static constexpr bool value = IS;
+  };
 };
 
 // Adds n vectors per V, [n][V][lanes], to rows of a matrix that each lane chooses: row key[v][lane] + at. Lanes that

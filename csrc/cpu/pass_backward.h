@@ -1,6 +1,7 @@
 // The gradient of one back-substitution pass for every (member, sample).
 #pragma once
 
+#include "cpu/folding.h"
 #include "cpu/pass_tile.h"
 #include "cpu/tile_pass_backward.h"
 
@@ -143,27 +144,19 @@ class PassGradientWorker {
 
   void store_layer(int j, int64_t p, int64_t b, int count, int64_t row) {
     const Geometry& g = a.layers[j].g;
-    const int64_t n = g.outputs(), pixels = int64_t(g.oh) * g.ow, q = sums[j].quantities();
+    const int64_t n = g.outputs();
     const bool by_bounds = !d.layers[j].lines;
-    if (by_bounds) given.bounds(j, p, b, count, low, up);
-    for (int64_t pixel = 0; pixel < pixels; ++pixel)
-      for (int c = 0; c < g.cout; ++c) {
-        const int64_t from = (pixel * g.cout + c) * q, unit = (c * pixels + pixel) * L;
-        Vec<T> by[4], zero = {};
-        for (int i = 0; i < q; ++i) {
-          by[i] = load<T>(sums[j].by_unit + (from + i) * L);
-          for (int s = 0; s < L; ++s) by[i][s] += sums[j].by_sample[s * n * q + from + i];
-        }
-        if (by_bounds) {
-          Vec<T> by_l, by_u;
-          relax_gradient<T>(load<T>(low + unit), load<T>(up + unit), a.layers[j].leak, a.rule, q == 4 ? by[0] : zero,
-                            by[q - 2], by[q - 1], by_l, by_u);
-          store<T>(found + unit, by_l);
-          store<T>(found + n * L + unit, by_u);
-        } else {
-          for (int i = 0; i < 4; ++i) store<T>(found + i * n * L + unit, by[i]);
-        }
-      }
+    if (by_bounds) {
+      given.bounds(j, p, b, count, low, up);
+      fold_bounds<T>(a.layers[j], sums[j], a.rule, low, up, [&](int64_t at, Vec<T> by_l, Vec<T> by_u) GLSK_LAMBDA_INLINE {
+        store<T>(found + at, by_l);
+        store<T>(found + n * L + at, by_u);
+      });
+    } else {
+      fold_lines<T>(g, sums[j], [&](int64_t at, const Vec<T>(&by)[4]) GLSK_LAMBDA_INLINE {
+        for (int i = 0; i < 4; ++i) store<T>(found + i * n * L + at, by[i]);
+      });
+    }
     const int64_t at = p * a.samples + b;
     if (!by_bounds) {
       const int64_t lines_rows = a.inner[j].row ? a.rows : 1, pitch = lines_rows * 4 * n;
@@ -174,19 +167,14 @@ class PassGradientWorker {
     if (d.layers[j].upper) store_rows<T>(found + n * L, int(n), count, d.layers[j].upper + at * n);
   }
 
-  void store_box(int64_t at, int count) {
+  void store_box(int64_t to, int count) {
     const int64_t n = inputs();
-    for (int64_t i = 0; i < n; ++i) {
-      Vec<T> l = load<T>(box.by_input + 2 * i * L), u = load<T>(box.by_input + (2 * i + 1) * L);
-      for (int s = 0; s < L; ++s) {
-        l[s] += box.by_sample[s * 2 * n + 2 * i];
-        u[s] += box.by_sample[s * 2 * n + 2 * i + 1];
-      }
-      store<T>(low + i * L, l);
-      store<T>(up + i * L, u);
-    }
-    if (d.x_lower) store_rows<T>(low, int(n), count, d.x_lower + at);
-    if (d.x_upper) store_rows<T>(up, int(n), count, d.x_upper + at);
+    fold_box<T>(n, box, [&](int64_t at, Vec<T> l, Vec<T> u) GLSK_LAMBDA_INLINE {
+      store<T>(low + at, l);
+      store<T>(up + at, u);
+    });
+    if (d.x_lower) store_rows<T>(low, int(n), count, d.x_lower + to);
+    if (d.x_upper) store_rows<T>(up, int(n), count, d.x_upper + to);
   }
 };
 

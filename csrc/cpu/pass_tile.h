@@ -61,9 +61,8 @@ class PassTile {
     tile->load_box(low, up, n);
     for (int j = 0; j + 1 < a.depth; ++j) load_layer(j, p, b, count, 0);
     if (!a.C) return;
-    const int64_t size = int64_t(a.rows) * a.layers[a.depth - 1].g.outputs();
-    for (int64_t i = 0; i < size; ++i)
-      for (int s = 0; s < L; ++s) spec_lanes[i * L + s] = s < count ? a.C[(b + s) * size + i] : T(0);
+    const int size = a.rows * a.layers[a.depth - 1].g.outputs();
+    load_lanes<T>(a.C + b * size, size, count, spec_lanes, size);
   }
 
   // Whether some layer has lines of its own for every row.

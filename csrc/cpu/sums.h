@@ -18,6 +18,7 @@ struct LayerSums {
   T* bias;           // [cout][lanes]
   T* own_weight;     // of the layer's rows: [cout][kh][kw][cin]
   T* own_bias;       // [cout]
+  T* merged_weight;  // of rows merged with the layer (interval_rows.h): [cout][cin][kh][kw]
   // for one tile: of the lines, by slope and intercept of the upper one or, if both, of the lower one and the upper one
   T* by_unit;        // [oh * ow][cout][2 or 4][lanes]
   T* by_sample;      // [lanes][oh * ow][cout][2 or 4]
@@ -38,7 +39,8 @@ template <class T>
 struct GroupLayout {
   // Numbers of one layer; want: what of it is wanted.
   static int64_t layer_size(const Geometry& g, const LayerGradient<T>& want) {
-    return (want.weight ? (want.inner + want.radius) * round_up(outer_size(g)) + want.own * round_up(g.cout * g.taps()) : 0) +
+    return (want.weight ? (want.inner + want.radius) * round_up(outer_size(g)) +
+                            (want.own + want.merged) * round_up(g.cout * g.taps()) : 0) +
            (want.bias ? g.cout * int64_t(LANES<T>) + round_up(g.cout) : 0);
   }
 
@@ -52,11 +54,12 @@ struct GroupLayout {
     for (int j = 0; j < depth; ++j) {
       const Geometry& g = layers[j].g;
       LayerSums<T>& s = sums[j];
-      s.weight = s.radius_weight = s.own_weight = s.bias = s.own_bias = nullptr;
+      s.weight = s.radius_weight = s.own_weight = s.merged_weight = s.bias = s.own_bias = nullptr;
       if (want[j].weight) {
         if (want[j].inner) s.weight = take(at, round_up(outer_size(g)));
         if (want[j].radius) s.radius_weight = take(at, round_up(outer_size(g)));
         if (want[j].own) s.own_weight = take(at, round_up(g.cout * g.taps()));
+        if (want[j].merged) s.merged_weight = take(at, round_up(g.cout * g.taps()));
       }
       if (want[j].bias) {
         s.bias = take(at, g.cout * int64_t(LANES<T>));
@@ -85,6 +88,7 @@ struct GroupLayout {
           for (int64_t c = 0; c < g.cin; ++c)
             for (int64_t k = 0; k < positions; ++k)
               out[(o * g.cin + c) * positions + k] += sums[j].own_weight[o * taps + k * g.cin + c];
+        for (int64_t i = o0 * taps; sums[j].merged_weight && i < o1 * taps; ++i) out[i] += sums[j].merged_weight[i];
       }
       if (T* out = to[j].bias) {
         for (int o = o0; o < o1; ++o) {

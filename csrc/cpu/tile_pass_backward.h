@@ -1,43 +1,20 @@
-// The gradient of a back-substitution pass over a tile of samples . A row's bound is the
-// value of the row's own linear network at the corner of the box that the row picks: the walk down is repeated with its
-// coefficients kept, a way up gives the values, and their outer products are the weights' gradients.
+// The gradient of a back-substitution pass over a tile of samples. A row's bound is the value of the row's own linear
+// network at the corner of the box that the row picks: the walk down is repeated with its coefficients kept, a way up
+// gives the values, and their outer products are the weights' gradients.
 #pragma once
 
-#include "cpu/climb.h"
-#include "cpu/sums.h"
+#include "cpu/rows_up.h"
 
 namespace glsk {
 namespace GLSK_ISA {
 
 template <class T>
-class PassGradient : public Rows<T> {
+class PassGradient : public RowsUp<T> {
  public:
-  static int64_t bytes(const Plan<T>& plan) {
-    int64_t size = Packed<T>::bytes(plan) + Queue<T>::bytes(pairs(plan)) + 2 * Arena::size<T>(corner_size(plan)) +
-                   Arena::size<T>(products_size(plan)) + Arena::size<T>(upward_size(plan)) +
-                   Arena::size<int64_t>(plan.spec.depth);
-    return size;
-  }
+  static int64_t bytes(const Plan<T>& plan) { return RowsUp<T>::bytes(plan) + Queue<T>::bytes(pairs(plan)); }
 
-  PassGradient(const Plan<T>& plan_, Tile<T>& tile_, Arena arena) : Rows<T>(plan_, tile_, arena) {
+  PassGradient(const Plan<T>& plan_, Tile<T>& tile_, Arena arena) : RowsUp<T>(plan_, tile_, arena) {
     queue = Queue<T>(arena, pairs(plan));
-    corner = arena.take<T>(corner_size(plan));
-    first = arena.take<T>(corner_size(plan));
-    products = arena.take<T>(products_size(plan));
-    upward = arena.take<T>(upward_size(plan));
-    upward_at = arena.take<int64_t>(plan.spec.depth);
-    int64_t at = 0;
-    for (int j = 0; j < plan.spec.depth; ++j) {
-      upward_at[j] = at;
-      at += plan.g[j].taps() * climb_pitch(plan.g[j]);
-    }
-  }
-
-  void load_member() {
-    Rows<T>::load_member();
-    for (int j = 0; j < plan.spec.depth; ++j)
-      if (climbed(plan, j))
-        pack_by_output<T>(plan.g[j], plan.spec.layers[j].weight, climb_pitch(plan.g[j]), upward + upward_at[j]);
   }
 
   // Rows of the last layer, from the gradients by their bounds [outputs][lanes] (by_upper may be null).
@@ -64,6 +41,7 @@ class PassGradient : public Rows<T> {
                 : layer_block<1>({oy, ox, 0}, at, n, scale_of, sums, box);
         }
       }
+    this->finish_products(sums);
   }
 
   // Rows of a specification, C [rows][outputs][lanes], from the gradients by their bounds [rows][lanes]. by_C: as C, or
@@ -82,6 +60,7 @@ class PassGradient : public Rows<T> {
     for (int at = 0; at < queue.length; at += 2)
       queue.length - at > 1 ? specification_block<2>(C, at, by_lower, by_upper, sums, box, by_C)
                             : specification_block<1>(C, at, by_lower, by_upper, sums, box, by_C);
+    this->finish_products(sums);
   }
 
   // The bound of one row of a specification [outputs][lanes] (of its negation, for an upper bound); its gradient by lines
@@ -94,9 +73,9 @@ class PassGradient : public Rows<T> {
     Constants<T, 1> constants = {};
     constexpr int S = TILE | KEPT;
     this->template specification_rows<1, S>(C, block, constants);
-    down<1, S>(k, whole_output(), block, scale, false, true);
+    this->template down<1, S>(k, whole_output(), block, scale, false, true);
     const Window window = inputs_of(plan.g[k], whole_output());
-    up<1, S>(k - 1, window, block, scale, sums, {});
+    this->template up<1, S>(k - 1, window, block, scale, sums, {});
     Vec<T> value[SUMS] = {constants.sum[0][0]};
     const T* at = coef(k - 1);
     const int64_t n = int64_t(window.pixels()) * plan.g[k - 1].cout;
@@ -105,27 +84,12 @@ class PassGradient : public Rows<T> {
   }
 
  private:
-  using Rows<T>::coef, Rows<T>::L, Rows<T>::list, Rows<T>::plan, Rows<T>::tile, Rows<T>::whole_output;
+  using RowsUp<T>::coef, RowsUp<T>::L, RowsUp<T>::plan, RowsUp<T>::whole_output;
 
   Queue<T> queue;
-  T *corner, *first, *products, *upward;
-  int64_t* upward_at;
 
   static int64_t pairs(const Plan<T>& plan) {
     return larger(2 * int64_t(L) * plan.g[plan.last()].cout, 2 * int64_t(plan.spec.rows)) + 2 * L;
-  }
-  static int64_t corner_size(const Plan<T>& plan) { return int64_t(plan.g[0].inputs()) * MAX_VECTORS * L; }
-  static int64_t products_size(const Plan<T>& plan) {
-    int64_t most = 2 * int64_t(plan.g[0].w) * MAX_VECTORS * L;
-    for (int j = 0; j < plan.spec.depth; ++j)
-      most = larger(most, int64_t(plan.g[j].ow) * plan.g[j].cout * 4 * MAX_VECTORS * L);
-    return most;
-  }
-  static bool climbed(const Plan<T>& plan, int j) { return j < plan.last() || plan.spec.specified; }
-  static int64_t upward_size(const Plan<T>& plan) {
-    int64_t size = 0;
-    for (int j = 0; j < plan.spec.depth; ++j) size += plan.g[j].taps() * climb_pitch(plan.g[j]);
-    return size;
   }
 
   template <int V, class Scale>
@@ -143,8 +107,8 @@ class PassGradient : public Rows<T> {
       this->template layer_rows<V, S, false>(place, window, block, none);
     else
       this->template layer_rows<V, S, true>(place, window, block, none);
-    down<V, S>(k - 1, window, block, scale, box.by_input != nullptr, false);
-    const Image<T> values = up<V, S>(k - 1, window, block, scale, sums, box);
+    this->template down<V, S>(k - 1, window, block, scale, box.by_input != nullptr, false);
+    const Image<T> values = this->template up<V, S>(k - 1, window, block, scale, sums, box);
     if (sums[k].own_weight) add_rows<V>(place, window, values, block, sums[k]);
     if (sums[k].own_bias && plan.spec.biased)
       for (int i = 0; i < V * L && i < n; ++i) {
@@ -183,11 +147,11 @@ class PassGradient : public Rows<T> {
     constexpr int S = TILE | KEPT;
     const Window out = whole_output();
     this->template specification_rows<V, S>(C, block, none);
-    down<V, S>(k, out, block, scale, box.by_input != nullptr, true);
+    this->template down<V, S>(k, out, block, scale, box.by_input != nullptr, true);
     const Window window = inputs_of(g, out);
-    const Image<T> values = up<V, S>(k - 1, window, block, scale, sums, box);
+    const Image<T> values = this->template up<V, S>(k - 1, window, block, scale, sums, box);
     const Image<T> rows = {coef(k), out, int64_t(g.cout) * V, V};
-    if (sums[k].weight) Outer<T, V>(g, rows, values).add_to(sums[k].weight);
+    if (sums[k].weight) this->template add_product<V>(k, rows, values, sums[k].weight);
     if (sums[k].bias && plan.spec.biased)
       for (int64_t i = 0; i < int64_t(out.pixels()) * g.cout; ++i)
         for (int v = 0; v < V; ++v) {
@@ -224,89 +188,6 @@ class PassGradient : public Rows<T> {
             store<T>(to, load<T>(to) + (block.sign[v][0] ? -y[v] : y[v]));
           }
         }
-  }
-
-  // From coefficients on the outputs of layer j to the corner of the box.
-  template <int V, int S>
-  void down(int j, Window out, const Block<T, V>& block, const Vec<T> (&scale)[V], bool by_box, bool all) {
-    Constants<T, V> none = {};
-    this->template substitute<V, S>(j, out, none, [&](int i) {
-      Step<T> step = tile.met(i, all && i == j);
-      step.sample = block.sample;
-      step.corner = corner;
-      step.first = by_box ? first : nullptr;
-      step.scale = scale;
-      return step;
-    });
-  }
-
-  // From the corner to the values on layer j's outputs (after its activation) in the window `out`; adds the layers'
-  // gradients on the way. j = -1: the corner itself.
-  template <int V, int S>
-  Image<T> up(int j, Window out, const Block<T, V>& block, const Vec<T> (&scale)[V], LayerSums<T>* sums,
-              const BoxSums<T>& box) {
-    if (j < 0) {
-      const Geometry& g = plan.g[0];
-      if (box.by_input) add_box<V, S>(out, block, scale, box);
-      const Window image = {0, g.h, 0, g.w};
-      return {corner, image, V, g.cin == 1 ? V : int64_t(g.h) * g.w * V};
-    }
-    const Geometry& g = plan.g[j];
-    const Image<T> in = up<V, S>(j - 1, inputs_of(g, out), block, scale, sums, box);
-    const Image<T> found = {coef(j), out, int64_t(g.cout) * V, V};
-    if (sums[j].weight) Outer<T, V>(g, found, in).add_to(sums[j].weight);
-    Climb<T> climbing = {};
-    climbing.g = g;
-    climbing.weight = upward + upward_at[j];
-    climbing.pitch = climb_pitch(g);
-    climbing.bias = plan.spec.biased ? plan.spec.layers[j].bias : nullptr;
-    if (j) {
-      climbing.before_alive = tile.alive_of(j - 1);
-      climbing.before_words = words_of(g.cin);
-      climbing.before_dense = tile.mostly_alive(j - 1);
-    }
-    climbing.lines = tile.lines_of(j);
-    climbing.raw = plan.coef_size;
-    climbing.both = sums[j].both;
-    climbing.by_unit = S & MIXED ? nullptr : sums[j].by_unit;
-    climbing.products = (S & MIXED) && sums[j].by_sample ? products : nullptr;
-    climbing.by_bias = plan.spec.biased ? sums[j].bias : nullptr;
-    const int quantities = sums[j].quantities();
-    const Mask<T> unchanged[V] = {};
-    climb<T, V, S>(climbing, in, out, coef(j), list, block, scale, [&](int oy) {
-      if (!climbing.products) return;
-      const int64_t units = int64_t(g.oh) * g.ow * g.cout, at = (int64_t(oy) * g.ow + out.x0) * g.cout;
-      add_by_key<T, V>(products, int64_t(out.width()) * g.cout * quantities, block.sample, unchanged,
-                       sums[j].by_sample + at * quantities, units * quantities);
-    });
-    return found;
-  }
-
-  // By the ends of the box: a coefficient counts for the end that it picked.
-  template <int V, int S>
-  void add_box(Window in, const Block<T, V>& block, const Vec<T> (&scale)[V], const BoxSums<T>& box) {
-    const Geometry& g = plan.g[0];
-    const Mask<T> unchanged[V] = {};
-    for (int c = 0; c < g.cin; ++c)
-      for (int y = in.y0; y < in.y1; ++y) {
-        const int64_t input = (int64_t(c) * g.h + y) * g.w + in.x0;
-        for (int i = 0; i < in.width(); ++i)
-          for (int v = 0; v < V; ++v) {
-            const Vec<T> a = load<T>(first + ((input + i) * V + v) * L), value = a * scale[v], zero = {};
-            const Vec<T> low = a < 0 ? zero : value, up = a < 0 ? value : zero;
-            if constexpr (S & MIXED) {
-              store<T>(products + (2 * i * V + v) * L, low);
-              store<T>(products + ((2 * i + 1) * V + v) * L, up);
-            } else {
-              T* to = box.by_input + 2 * (input + i) * L;
-              store<T>(to, load<T>(to) + low);
-              store<T>(to + L, load<T>(to + L) + up);
-            }
-          }
-        if constexpr (S & MIXED)
-          add_by_key<T, V>(products, 2 * in.width(), block.sample, unchanged, box.by_sample + 2 * input,
-                           2 * int64_t(g.inputs()));
-      }
   }
 };
 

@@ -109,7 +109,7 @@ struct LayerGradient {
   T* lower;                // a pass: [members, samples, outputs] of the bounds that lines are made from
   T* upper;
   T* lines;                // a pass: [members, samples, rows or 1, 4, outputs]
-  bool inner, radius, own;  // what the weights' share may come from: set by the kernel
+  bool inner, radius, own, merged;  // what the weights' share may come from: set by the kernel
 };
 
 template <class T>

@@ -88,6 +88,18 @@ def test_layers_of_every_kind(method: str, leak: float, pool: bool) -> None:
         assert (found.double() - value).abs().max() <= 1e-4 * max(1.0, float(value.abs().max()))
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_one_layer(method: str) -> None:
+    torch.manual_seed(4)
+    net, x = nn.Sequential(nn.Linear(7, 3)).double(), torch.rand(5, 7, dtype=torch.float64)
+    found = []
+    for backend in ("cpu", "reference"):
+        bounds = glsk.BoundedModule(net, x).compute_bounds(x, eps=0.1, method=method, backend=backend)
+        found.append(torch.autograd.grad(sum((b * b).sum() for b in bounds), list(net.parameters())))
+    for by, wanted in zip(*found, strict=True):
+        torch.testing.assert_close(by, wanted, rtol=1e-9, atol=1e-9)
+
+
 def network(kernels: bool) -> tuple[nn.Sequential, Tensor]:
     """Many rows, over kernels of several widths and one that is its whole input, or over linear layers alone."""
     torch.manual_seed(2)

@@ -1,4 +1,4 @@
-// The gradients of one instruction set, and slopes found by them.
+// The gradients of one instruction set in one precision, and slopes found by them: half of a long compilation.
 #include "cpu/chain_backward.h"
 #include "cpu/ibp_step_backward.h"
 #include "cpu/optimised.h"
@@ -8,13 +8,9 @@ namespace glsk {
 namespace GLSK_ISA {
 
 bool chain_backward_f32(const ChainGradientArgs<float>& a) { return run_chain_backward<float>(a); }
-bool chain_backward_f64(const ChainGradientArgs<double>& a) { return run_chain_backward<double>(a); }
 bool pass_backward_f32(const PassGradientArgs<float>& a) { return run_pass_backward<float>(a); }
-bool pass_backward_f64(const PassGradientArgs<double>& a) { return run_pass_backward<double>(a); }
 bool ibp_backward_f32(const IbpGradientArgs<float>& a) { return run_ibp_backward<float>(a); }
-bool ibp_backward_f64(const IbpGradientArgs<double>& a) { return run_ibp_backward<double>(a); }
 bool optimised_f32(const OptimisedArgs<float>& a) { return run_optimised<float>(a); }
-bool optimised_f64(const OptimisedArgs<double>& a) { return run_optimised<double>(a); }
 
 }  // namespace GLSK_ISA
 }  // namespace glsk
