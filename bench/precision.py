@@ -38,6 +38,19 @@ def bf16(value: Tensor) -> Tensor:
     return value.bfloat16().float()
 
 
+def tf32_nearest(value: Tensor) -> Tensor:
+    """TF32 rounded to nearest, ties to even: an error without a direction."""
+    bits = value.view(torch.int32)
+    return ((bits + 0xFFF + (bits >> 13 & 1)) & -8192).view(torch.float32)
+
+
+def fp16(value: Tensor) -> Tensor:
+    """FP16 rounded to nearest, of a tensor scaled by a power of two so that its largest value is near 2^14."""
+    most = value.abs().max()
+    scale = torch.exp2(14 - most.clamp(min=1e-30).log2().ceil())
+    return (value * scale).half().float() / scale
+
+
 def _two_parts(rounded: Callable[[Tensor], Tensor], value: Tensor) -> tuple[Tensor, Tensor]:
     high = rounded(value)
     return high, rounded(value - high)
@@ -53,8 +66,22 @@ PRECISIONS: dict[str, Callable[[Product, Tensor, Tensor, Geometry], Tensor]] = {
     "tf32x3": lambda product, a, w, g: _three_products(tf32, product, a, w, g),
     "bf16x3": lambda product, a, w, g: _three_products(bf16, product, a, w, g),
     "tf32": lambda product, a, w, g: product(tf32(a), tf32(w), g),
+    "tf32 to nearest": lambda product, a, w, g: product(tf32_nearest(a), tf32_nearest(w), g),
+    "fp16 to nearest": lambda product, a, w, g: product(fp16(a), fp16(w), g),
 }
-"""Those of ``glsk.precision.set_precision``."""
+"""Those of ``glsk.precision.set_precision``, and one product rounded to nearest."""
+
+HARMLESS = 0.01
+"""Of the estimator's own sampling error: what the error of a precision, rounded to nearest, may be."""
+
+
+def sampling_error(parameters: int, pairs: int, residual: float = 1.0) -> float:
+    """1 - cos^2 between PGPE's estimate by so many antithetic pairs and the gradient it estimates, as expected.
+
+    Its noise is ``residual * (D + 1) / m`` times the gradient's square; ``residual``: what a control variate leaves.
+    """
+    noise = residual * (parameters + 1) / pairs
+    return noise / (1 + noise)
 
 
 @contextmanager
@@ -119,17 +146,21 @@ def compare(work: Workload, precisions: Sequence[str]) -> list[dict[str, object]
     exact = losses(work, "float64")
     wanted = gradient(work, exact)
     half = work.members // 2
+    own = sampling_error(wanted.numel(), half)
     rows: list[dict[str, object]] = []
     for precision in precisions:
         found = losses(work, precision)
         change, true_change = found[:half] - found[half:], exact[:half] - exact[half:]
+        cosine = float(cosine_similarity(gradient(work, found), wanted, dim=0))
         rows.append(
             {
                 "net": work.name,
                 "precision": precision,
                 "members": work.members,
                 "samples": work.samples,
-                "cosine": float(cosine_similarity(gradient(work, found), wanted, dim=0)),
+                "cosine": cosine,
+                "error": 1 - cosine**2,
+                "share_of_sampling_error": (1 - cosine**2) / own,
                 "loss_error": float(((found - exact) / exact).abs().max()),
                 "difference_error": float((change - true_change).norm() / true_change.norm()),
             }
@@ -154,8 +185,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rows.append(row)
             allowed = "allowed" if float(str(row["cosine"])) >= LEAST else "not allowed"
             print(
-                f"  {row['precision']:7} cosine {row['cosine']:.9f} ({allowed} in training)  "
-                f"loss {row['loss_error']:.1e}  difference {row['difference_error']:.1e}",
+                f"  {row['precision']:15} cosine {row['cosine']:.9f} ({allowed} in training)  "
+                f"loss {row['loss_error']:.1e}  difference {row['difference_error']:.1e}  "
+                f"{row['share_of_sampling_error']:.1e} of the sampling error",
                 flush=True,
             )
     if options.out:

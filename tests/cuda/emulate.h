@@ -73,6 +73,7 @@ enum class State { ready, at_warp_barrier, at_block_barrier, done };
 struct Fiber {
     ucontext_t context;
     State state = State::ready;
+    const void* at = nullptr;  // the call of the barrier that it waits at
 };
 
 inline ucontext_t scheduler;
@@ -84,9 +85,9 @@ inline unsigned current = 0;
 
 inline unsigned char* shared_memory() { return shared_at; }
 
-inline void leave(State state) {
+inline void leave(State state, const void* at = nullptr) {
     const unsigned me = current;
-    fibers[me].state = state;
+    fibers[me].state = state, fibers[me].at = at;
     swapcontext(&fibers[me].context, &scheduler);
 }
 
@@ -95,10 +96,16 @@ inline void enter() {
     leave(State::done);
 }
 
-// Lets those of the fibers [begin, end) go on that wait at a barrier, if all of them do.
+// Lets those of the fibers [begin, end) go on that wait at a barrier, if all of them do: at the same call of it. A device
+// would let some of them through together even at different ones, and what follows would be anybody's guess.
 inline bool release(unsigned begin, unsigned end, State barrier) {
     for (unsigned t = begin; t < end; ++t) {
         if (fibers[t].state != barrier) return false;
+    }
+    for (unsigned t = begin; t < end; ++t) {
+        if (fibers[t].at != fibers[begin].at) {
+            throw std::logic_error("emulation: threads wait together at different barriers of the code");
+        }
     }
     for (unsigned t = begin; t < end; ++t) fibers[t].state = State::ready;
     return true;
@@ -175,8 +182,13 @@ struct Exchange {
 
 }  // namespace emulate
 
-inline void __syncthreads() { emulate::leave(emulate::State::at_block_barrier); }
-inline void __syncwarp() { emulate::leave(emulate::State::at_warp_barrier); }
+// Not inlined, so that the address they return to tells which call it is.
+__attribute__((noinline)) inline void __syncthreads() {
+    emulate::leave(emulate::State::at_block_barrier, __builtin_return_address(0));
+}
+__attribute__((noinline)) inline void __syncwarp() {
+    emulate::leave(emulate::State::at_warp_barrier, __builtin_return_address(0));
+}
 
 inline float __shfl_xor_sync(unsigned, float value, int mask) {
     const unsigned lane = emulate::current % emulate::WARP;
