@@ -197,7 +197,7 @@ def test_nothing_is_written_beside_the_results(launcher: ModuleType, monkeypatch
         made.append(buffer)
         return buffer[guard : guard + size].view(shape)
 
-    monkeypatch.setattr(launcher, "_empty", guarded)
+    monkeypatch.setattr(launcher.cuda, "empty", guarded)
     for name in ("CNN5, smaller", "rows of a convolution"):
         given_ = problem(chain(*CHAINS[name]), known=True)
         agree(deep(given_, launcher), given_.reference(2, False), torch.float32)

@@ -191,7 +191,7 @@ def test_nothing_is_written_beside_the_results(
         made.append(buffer)
         return buffer[guard : guard + size].view(shape)
 
-    monkeypatch.setattr(launcher, "_empty", guarded)
+    monkeypatch.setattr(launcher.cuda, "empty", guarded)
     found = problem(chain(*SMALL, outputs), rows=rows, known=rows is None).run(launcher, 2, False, variant)
     assert all(bound.isfinite().all() for bound in found)
     for buffer in made:
