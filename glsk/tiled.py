@@ -25,8 +25,8 @@ def output_bounds(method: str, query: Query, memory_limit: int) -> tuple[Tensor,
     tiles, need = (whole, None) if bounds.in_one_op(method, query) else _tiles(method, query, memory_limit)
     if tiles == whole:
         with _granted(need, tiles[0], memory_limit):
-            lower, upper = bounds.output_bounds(method, query)
-        return lower, upper if query.bound_upper else None
+            least, most = bounds.output_bounds(method, query)
+        return least, most if query.bound_upper else None
     lower = query.x_L.new_empty(members, samples, rows)
     upper = torch.empty_like(lower) if query.bound_upper else None
     again = _again(tiles, need)
