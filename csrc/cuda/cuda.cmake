@@ -1,0 +1,12 @@
+# glsk._CUDA. nvcc compiles its C++ files too, since it knows where CUDA's headers are.
+if(DEFINED ENV{CXX})
+  set(CMAKE_CUDA_HOST_COMPILER "${CMAKE_CXX_COMPILER}")
+endif()
+enable_language(CUDA)
+file(GLOB cuda_sources CONFIGURE_DEPENDS csrc/cuda/*.cu csrc/cuda/*.cpp)
+pybind11_add_module(_CUDA MODULE NO_EXTRAS ${cuda_sources})
+set_source_files_properties(${cuda_sources} PROPERTIES LANGUAGE CUDA)
+set_target_properties(_CUDA PROPERTIES CUDA_RUNTIME_LIBRARY Static)
+target_include_directories(_CUDA PRIVATE csrc)
+target_compile_options(_CUDA PRIVATE -lineinfo --threads=0 -Xcompiler=-Wall,-Wno-psabi)
+install(TARGETS _CUDA LIBRARY DESTINATION glsk COMPONENT native)
