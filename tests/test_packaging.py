@@ -162,6 +162,13 @@ def test_without_a_compiler_both_parts_are_left_out_in_a_line_each(configure):
     ]
 
 
+@pytest.mark.skipif(shutil.which("clang++") is None, reason="no clang++")
+def test_clang_is_refused_for_the_cpu_part(configure):
+    status, said = configure(CXX="clang++", GLSK_CUDA="0")
+    assert status == 0, said
+    assert re.search(r"the CPU backend is not built \(.*clang.* is Clang, and GCC is needed; set CXX=g\+\+\)", said)
+
+
 def test_what_is_asked_for_and_cannot_be_had_stops_the_install(configure):
     status, said = configure(CXX="/nonexistent/g++", GLSK_CPU="1")
     assert status != 0
