@@ -9,6 +9,8 @@ FUZZ_SECONDS ?= 600
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 SOURCES := CMakeLists.txt $(shell find csrc -type f 2>/dev/null)
+# A folder is newer when a file has come or gone: an editable install knows modules by their files.
+FOLDERS := $(shell find glsk kernels -type d -not -name __pycache__ 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test lint docs bench table1 fuzz clean
@@ -27,7 +29,7 @@ help:
 venv: $(INSTALLED)
 
 # Installed again when the requirements or the native sources change; CMake compiles stale objects only.
-$(INSTALLED): pyproject.toml setup.py constraints.txt $(SOURCES)
+$(INSTALLED): pyproject.toml setup.py constraints.txt $(SOURCES) $(FOLDERS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "glsk needs Python 3.11 or newer; set PYTHON=")'
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -c constraints.txt scikit-build-core cmake ninja pybind11
