@@ -22,8 +22,10 @@ BACKEND = Backend(
     name="cpu",
     devices=("cpu",),
     dtypes=(torch.float32, torch.float64),
-    ops=frozenset({"chain_bounds", "crown_pass", "ibp_affine", "optimised_pass", "robust_cross_entropy"}),
-    gradients=frozenset({"chain_bounds", "crown_pass", "ibp_affine"}),
+    ops=frozenset(
+        {"branch_pass", "chain_bounds", "crown_pass", "ibp_affine", "optimised_pass", "robust_cross_entropy"}
+    ),
+    gradients=frozenset({"chain_bounds", "crown_pass", "ibp_affine", "robust_cross_entropy"}),
     why_missing=_why_missing,
     load=lambda: importlib.import_module("glsk.cpu"),
     pass_workspace=no_workspace,  # a thread's scratch, which lies in its caches
