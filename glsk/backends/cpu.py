@@ -23,7 +23,15 @@ BACKEND = Backend(
     devices=("cpu",),
     dtypes=(torch.float32, torch.float64),
     ops=frozenset(
-        {"branch_pass", "chain_bounds", "crown_pass", "ibp_affine", "optimised_pass", "robust_cross_entropy"}
+        {
+            "branch_pass",
+            "chain_bounds",
+            "crown_pass",
+            "ibp_affine",
+            "optimised_pass",
+            "robust_cross_entropy",
+            "sign_ascent",
+        }
     ),
     gradients=frozenset({"chain_bounds", "crown_pass", "ibp_affine", "robust_cross_entropy"}),
     why_missing=_why_missing,
