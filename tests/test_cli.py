@@ -119,6 +119,27 @@ def test_certify_prints_a_table_or_json(trained, data):
     assert "10 images of tiny, eps 0.01" in " ".join(table.stdout.split())
 
 
+def test_certify_decides_every_image_and_goes_on(trained, data, tmp_path):
+    weights, path = trained[0] / "weights.safetensors", tmp_path / "verdicts.jsonl"
+    arguments = ("certify", weights, "--data", data, "-n", 6, "--verdicts", path, "--restarts", 1)
+    result = invoke(*arguments, "--complete", "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["samples"] == 6
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert lines[0]["samples"] == 6
+    assert sorted(line["index"] for line in lines[1:]) == list(range(6))
+    assert all({"status", "stage", "seconds"} <= set(line) for line in lines[1:])
+    assert "exists already" in error(invoke(*arguments, "--complete"))
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines[:4]))
+    again = invoke(*arguments, "--complete", "--resume")
+    assert "6 images of tiny" in " ".join(again.stdout.split())
+    assert path.read_text().count("\n") == 7
+    assert "its complete is True, not False" in error(invoke(*arguments, "--resume"))
+    assert "--method" in error(invoke("certify", weights, "--data", data, "--complete", "--method", "IBP"))
+    assert "--resume" in error(invoke("certify", weights, "--data", data, "--resume"))
+
+
 def test_certify_reads_checkpoints(trained, data):
     checkpoint = max((trained[0] / "checkpoints").iterdir())
     arguments = ("--data", data, "--method", "IBP", "--json", "--restarts", 1)

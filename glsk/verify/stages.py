@@ -61,11 +61,11 @@ class Window:
         for stage in (self._natural, self._interval, self._plain, self._attack, self._alpha):
             name, proved, broken, engine = stage(engine)
             yield from self._after(name, proved, broken)
-            if not self.left:
-                return
             if name != "natural" and any(self.seconds[p] >= self.timeout for p in self.left):
                 late = [p for p in self.left if self.seconds[p] >= self.timeout]
                 yield from self._settle(name, "timeout", dict.fromkeys(late))
+            if not self.left:
+                return
             engine = self._compact(engine)
         if not self.settings.complete:
             yield from self._settle("alpha-CROWN", "unknown", dict.fromkeys(self.left))

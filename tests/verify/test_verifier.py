@@ -82,6 +82,16 @@ def test_the_time_limit_ends_the_search():
     assert verdict.counterexample is None
 
 
+def test_the_time_limit_ends_every_stage():
+    """Time that is up before branch and bound leaves no stage to do."""
+    net, found = hard()
+    for limit in (0.5, 1.5, 2.5, 3.5, 4.5):
+        ticks = iter(range(1_000_000))
+        settings = VerifySettings(input_dimensions=0, clock=lambda ticks=ticks: float(next(ticks)))
+        verdict = verify(glsk.BoundedModule(net, (20,)), found, timeout=limit, settings=settings)
+        assert verdict.status == "timeout"
+
+
 def test_open_subproblems_wait_on_disk_where_memory_is_short(tmp_path, monkeypatch):
     net, found = hard()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
