@@ -1,7 +1,7 @@
 """Branch and bound on the input, for networks of a few input features: boxes are halved, and bounded anew by CROWN.
 
-Float32 says which boxes are worth float64's decision. A box is cut where the network's own gradient at its centre,
-times the box's width, is largest.
+Float32 says which boxes are worth float64's decision. A box is cut where the network's own gradient, averaged over
+random points of it, times the box's width is largest.
 """
 
 import time

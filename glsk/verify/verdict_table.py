@@ -35,16 +35,17 @@ def summary(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def verdict_table(records: Iterable[Mapping[str, Any]], title: str = "", complete: bool = True) -> Table:
-    """:func:`summary` in percent; a stage's column counts what the stages before it have proved too."""
+    """:func:`summary`, shares in percent; what is certified up to a stage, those before it have proved or it has."""
     found = summary(records)
+    rows = {"natural": found["natural"], "adversarial": found["adversarial"]}
+    rows |= {f"certified {'by' if s == 'IBP' else 'up to'} {s}": v for s, v in found["certified"].items()}
+    rows |= {"certified, complete": found["complete"]} if complete else {}
+    rows |= {"undecided": found["undecided"]}
     table = Table(title=title or None)
-    cells = {"natural": found["natural"], "adversarial": found["adversarial"]}
-    cells |= {f"certified\nby {'' if s == 'IBP' else 'up to '}{s}": v for s, v in found["certified"].items()}
-    cells |= {"complete": found["complete"]} if complete else {}
-    cells |= {"undecided": found["undecided"]}
-    for column in cells:
-        table.add_column(column, justify="right")
-    table.add_column("median s", justify="right")
+    table.add_column(f"{found['samples']} images")
+    table.add_column("%", justify="right")
+    for name, share in rows.items():
+        table.add_row(name, f"{100 * share:.2f}")
     seconds = found["median_seconds"]
-    table.add_row(*(f"{100 * v:.2f}" for v in cells.values()), "–" if seconds is None else f"{seconds:.3f}")
+    table.add_row("median seconds, decided", "–" if seconds is None else f"{seconds:.3f}")
     return table

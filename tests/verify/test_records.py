@@ -124,4 +124,4 @@ def test_summary_counts_every_image_once():
     assert found["complete"] == pytest.approx(0.4)
     assert found["undecided"] == pytest.approx(0.2)
     assert found["median_seconds"] == pytest.approx(0.3)
-    assert verdict_table(records).row_count == 1
+    assert verdict_table(records).row_count == 8
