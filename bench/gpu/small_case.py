@@ -18,7 +18,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--nets", nargs="+", default=["cnn3", "cnn5"])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     options = parser.parse_args(arguments)
-    precision.set_precision(precision.TRAINING_DEFAULT)  # brings in the deep kernel
+    with precision.using_precision(precision.TRAINING_DEFAULT):  # brings in the deep kernel
+        run(options)
+    return 0
+
+
+def run(options: argparse.Namespace) -> None:
+    """Every net, shape, dtype and method that is asked for, forwards and backwards."""
     for net in options.nets:
         for shape in SHAPES.values() if net == "cnn3" else [SHAPES["MNIST"]]:
             for dtype in (torch.float32, torch.float64) if net == "cnn3" else (torch.float32,):
@@ -33,7 +39,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     if params.requires_grad:
                         loss.sum().backward()
                     print(net, dtype, shape, method, loss.tolist(), bool((lower <= upper).all()))
-    return 0
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from glsk.data import Dataset as TestSet
 
 
-@one_line_errors("interrupted; verdicts go on with --resume")
+@one_line_errors()
 def certify(
     weights: Weights,
     model: Model = None,
@@ -141,8 +141,12 @@ def _decide(
             net, x, y, eps=eps, log=log, num_classes=test.num_classes, timeout=search["timeout"], seed=seed,
             backend=backend, settings=settings,
         )  # fmt: skip
-        for record in shown(new, total=len(x), done=len(records)):
-            records[record["index"]] = record
+        try:
+            for record in shown(new, total=len(x), done=len(records)):
+                records[record["index"]] = record
+        except KeyboardInterrupt:
+            more = f"; go on with --verdicts {path} --resume" if path is not None else ""
+            raise KeyboardInterrupt(f"interrupted after {len(records)} of {len(x)} images{more}") from None
     return [records[i] for i in sorted(records)]
 
 

@@ -24,7 +24,7 @@ def one_line_errors(interrupted: str = "interrupted") -> Callable[[Callable[...,
     """Expected errors of a command become one line and exit code 2; an interrupt, 130; a closed pipe, 141, quietly.
 
     Args:
-        interrupted: what to say after Ctrl-C.
+        interrupted: what to say after Ctrl-C, where the exception says nothing itself.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -34,7 +34,7 @@ def one_line_errors(interrupted: str = "interrupted") -> Callable[[Callable[...,
                 command(*args, **kwargs)
                 show()
             except KeyboardInterrupt as error:
-                say(interrupted)
+                say(str(error) or interrupted)
                 raise typer.Exit(INTERRUPTED) from error
             except BrokenPipeError as error:
                 _drop_output()

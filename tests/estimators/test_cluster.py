@@ -60,13 +60,16 @@ def alive():
 def test_a_node_that_dies_costs_nothing_but_time(nodes, kind):
     plain, shared = make(kind), make(kind, actors=2, ray_address=nodes.address)
     assert {actor["NodeID"] for actor in alive()} == {node["NodeID"] for node in ray.nodes()}
-    for index in range(6):
+    for index in range(300):  # the node's processes may outlive it by some steps
         plain.step(index)
         if index == 3:
             nodes.remove_node(nodes.worker_nodes.copy().pop(), allow_graceful=False)
         shared.step(index)
         assert torch.equal(shared.losses(), plain.losses())
-        assert len(shared.problem.actors) == (2 if index < 3 else 1)
+        assert len(shared.problem.actors) == 2 or index >= 3
+        if index > 5 and len(shared.problem.actors) == 1:
+            break
+    assert len(shared.problem.actors) == 1
     shared.close()
 
 
