@@ -4,6 +4,7 @@ One (member, sample), float32, as a training step calls CROWN. ``csrc/cuda/pass_
 what is counted here; registers are those of the installed ``glsk._CUDA``.
 """
 
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -12,7 +13,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import glsk
 from glsk.geometry import Geometry
 
 FP32 = 67e12
@@ -120,7 +120,8 @@ def registers(name: str) -> int:
 
 
 def _extension() -> Path | None:
-    return next(iter(sorted(Path(glsk.__file__).parent.glob("_CUDA*.so"))), None)
+    found = importlib.util.find_spec("glsk._CUDA")  # not beside the Python files in an editable install
+    return Path(found.origin) if found is not None and found.origin is not None else None
 
 
 def _cuobjdump() -> str | None:

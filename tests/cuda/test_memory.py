@@ -76,12 +76,13 @@ def test_so_do_hidden_bounds(
 def test_the_count_is_close_to_what_is_allocated(
     launcher: ModuleType, bounded: glsk.BoundedModule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else a limit would buy less than it could."""
+    """Else a limit would buy less than it could: the sum of the heaviest bounds and the heaviest gradient is counted,
+    though the two need not meet."""
     values = given(bounded)
     with metered(monkeypatch) as meter:
         torch.autograd.grad(loss_of(bounded, values, "CROWN", 1 << 40), list(values.values()))
     counted = need(bounded, 3)
-    assert 0.6 * (counted.bounds(MEMBERS, SAMPLES) + counted.workspace.scratch(MEMBERS * SAMPLES)) < meter.peak
+    assert 0.55 * (counted.bounds(MEMBERS, SAMPLES) + counted.workspace.scratch(MEMBERS * SAMPLES)) < meter.peak
 
 
 def test_a_limit_too_small_for_the_gradient_alone_is_refused_before_any_work(
