@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 from pathlib import Path
 
 import torch
@@ -13,6 +14,12 @@ if not torch.cuda.is_available():
 import hypothesis
 import numpy as np
 import pytest
+
+# Whoever runs the tests in the background may have these ignored, which every child would inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 hypothesis.settings.register_profile("glsk", deadline=None, derandomize=True, max_examples=20, database=None)
 hypothesis.settings.load_profile("glsk")
