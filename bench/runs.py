@@ -7,6 +7,7 @@ from typing import Any
 
 from glsk.training.config import Config
 from glsk.training.loop import train
+from glsk.training.metrics import read_metrics
 
 
 @dataclass(frozen=True)
@@ -32,22 +33,15 @@ def run(config: Config, out: Path) -> dict[str, Any]:
     return json.loads((out / "results.json").read_text())
 
 
-def records(out: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl; of a step that was done again after a stop, the last."""
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return list({(line["step"], line["stage"]): line for line in lines}.values())
-
-
 def cpu_seconds(out: Path) -> float:
     """CPU time of all threads in the steps of a run."""
-    return sum(line.get("cpu_s", 0.0) for line in records(out))
+    return sum(line.get("cpu_s", 0.0) for line in read_metrics(out / "metrics.jsonl"))
 
 
 def curve(out: Path, method: str = "CROWN") -> Curve:
     """The evaluations of a run, in order."""
-    lines = sorted(records(out), key=lambda line: (line["step"], line["stage"] == "evaluation"))
     found, spent = Curve([], [], [], []), 0.0
-    for line in lines:
+    for line in read_metrics(out / "metrics.jsonl"):
         spent += line.get("cpu_s", 0.0)
         if line["stage"] == "evaluation":
             found.cpu_seconds.append(spent)

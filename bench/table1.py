@@ -17,8 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import environment
-from bench.runs import cpu_seconds, records, run
+from bench.runs import cpu_seconds, run
 from glsk.training.config import Config
+from glsk.training.metrics import read_metrics
 from glsk.training.phase import Phase
 from glsk.training.presets import preset
 
@@ -112,7 +113,7 @@ def measured(config: Config, out: Path) -> dict[str, Any]:
         "certified": {method: 100 * share for method, share in last["certified"].items()},
         "samples": last["samples"],
         "cpu_s": round(cpu_seconds(out), 1),
-        "steps": max(line["step"] for line in records(out)),
+        "steps": max(line["step"] for line in read_metrics(out / "metrics.jsonl")),
         "phase": config.main.to_dict(),
     }
 
