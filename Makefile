@@ -21,7 +21,7 @@ help:
 	@echo "make lint    check style, formatting and types"
 	@echo "make docs    build the documentation into site/"
 	@echo "make bench   measure speed"
-	@echo "make table1  train and certify the paper's Table 1 for MNIST, about three hours of two cores (TABLE1_FLAGS=...)"
+	@echo "make table1  train and certify the paper's Table 1 for MNIST, some hours of two cores (TABLE1_FLAGS=...)"
 	@echo "make fuzz    look for crashes and wrong bounds with random and damaged input (FUZZ_SECONDS=$(FUZZ_SECONDS))"
 	@echo "make venv    only set up $(VENV) (PYTHON=$(PYTHON))"
 	@echo "make clean   remove what the build and the tools have written, but not $(VENV)"
