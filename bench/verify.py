@@ -25,6 +25,8 @@ from glsk.verify import VerifySettings, margin_property, verify_many
 
 WORST = ("sat", "timeout", "unknown", "unsat")
 """A file's properties are one instance: unsafe if one is, safe if all are."""
+DECIDED = ("sat", "unsat")
+PEER = "alpha_beta_crown"
 
 
 def golden(path: Path, data: str | None, part: slice, eps: float) -> tuple[glsk.BoundedModule, list[Any], list[int]]:
@@ -71,14 +73,17 @@ def instances(folder: Path, name: str, contains: str, part: slice) -> Iterator[t
         )
 
 
-def published(folder: Path | None, name: str) -> dict[tuple[str, str], Counter[str]]:
-    """What the tools of VNN-COMP 2022 said of each instance: folder/<tool>/<set>/results.csv."""
-    found: dict[tuple[str, str], Counter[str]] = {}
+def published(folder: Path | None, name: str) -> dict[tuple[str, str], dict[str, tuple[str, float]]]:
+    """What each tool of VNN-COMP 2022 said of each instance, and its seconds: folder/<tool>/<set>/results.csv."""
+    found: dict[tuple[str, str], dict[str, tuple[str, float]]] = {}
     for path in folder.glob(f"*/{name}/results.csv") if folder else ():
         with open(path) as file:
-            for _, onnx, specification, _, status, *_ in csv.reader(file):
+            for _, onnx, specification, _, status, seconds, *_ in csv.reader(file):
                 said = {"holds": "unsat", "violated": "sat"}.get(status, status)
-                found.setdefault((Path(onnx).name, Path(specification).name), Counter())[said] += 1
+                found.setdefault((Path(onnx).name, Path(specification).name), {})[path.parts[-3]] = (
+                    said,
+                    float(seconds),
+                )
     return found
 
 
@@ -121,9 +126,10 @@ def _set(given: argparse.Namespace, part: slice, settings: VerifySettings) -> It
     said = published(given.results, name)
     for onnx, specification, bounded, properties in instances(Path(folder), name, given.contains, part):
         verdicts = [v for _, v in verify_many(bounded, properties, timeout=given.timeout, settings=settings)]
-        tools = said.get((onnx, specification), Counter())
-        who = {status: tools[status] for status in ("sat", "unsat") if tools[status]}
-        yield _record({"net": onnx, "specification": specification, "published": who}, verdicts)
+        tools = said.get((onnx, specification), {})
+        who = Counter(status for status, _ in tools.values() if status in DECIDED)
+        name_of = {"net": onnx, "specification": specification, "published": dict(who), PEER: tools.get(PEER)}
+        yield _record(name_of, verdicts)
 
 
 def _record(name: dict[str, Any], verdicts: list[glsk.verify.Verdict]) -> dict[str, Any]:
@@ -138,9 +144,12 @@ def _record(name: dict[str, Any], verdicts: list[glsk.verify.Verdict]) -> dict[s
 
 
 def _summary(records: list[dict[str, Any]]) -> dict[str, Any]:
-    """Counts; ``several``: instances that two tools or more decided alike, and how many of them are decided here."""
+    """Counts; ``several``: instances that two tools or more decided alike, and how many of them are decided here.
+
+    The peer's seconds are of the competition's machine (a GPU) and contain its start.
+    """
     statuses = Counter(r["status"] for r in records)
-    decided = [r["seconds"] for r in records if r["status"] in ("sat", "unsat")]
+    decided = [r["seconds"] for r in records if r["status"] in DECIDED]
     found: dict[str, Any] = {
         "samples": len(records),
         **statuses,
@@ -148,9 +157,12 @@ def _summary(records: list[dict[str, Any]]) -> dict[str, Any]:
     }
     several = [r for r in records if len(r.get("published", {})) and max(r["published"].values()) >= 2]
     if several:
-        done = [r for r in several if r["status"] in ("sat", "unsat")]
+        done = [r for r in several if r["status"] in DECIDED]
         found["several"], found["several_decided"] = len(several), len(done)
         found["contradicted"] = [r for r in done if r["status"] != max(r["published"], key=r["published"].get)]
+    peer = [r[PEER][1] for r in records if r.get(PEER) and r[PEER][0] in DECIDED]
+    if peer:
+        found[PEER] = {"decided": len(peer), "median_seconds": median(peer)}
     return found
 
 
