@@ -146,9 +146,8 @@ struct AscentLayer {
     for (int c = 0; c < g.cin; c += block)
       for (int y = 0; y < g.h; ++y) switch (block) {
           case 1: gathered_row<1>(c, y, by_out, emit); break;
-          case 2: gathered_row<2>(c, y, by_out, emit); break;
           case 4: gathered_row<4>(c, y, by_out, emit); break;
-          default: gathered_row<8>(c, y, by_out, emit);
+          default: gathered_row<LARGEST_BLOCK>(c, y, by_out, emit);
         }
   }
 

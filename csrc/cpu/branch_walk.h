@@ -26,8 +26,8 @@ class BranchWalk {
       places += layers[j].g.h + layers[j].g.w;
     }
     const Geometry& g = layers[0].g;
-    scatter = scatter_for<T, V, OWN>(g);
-    const int64_t packed = scatter ? 0 : int64_t(g.kh) * g.kw * g.cout * gather_pitch(g);
+    add = scatter_for<T, V>(g);
+    const int64_t packed = add ? 0 : int64_t(g.kh) * g.kw * g.cout * gather_pitch(g);
     ints = allocate<int>(2 * longest);
     reach = allocate<Reach>(places);
     room = allocate<T>(BRANCH_BLOCK * VL + (int64_t(g.ow - 1) * g.sw + g.kw) * g.cin * VL + packed);
@@ -35,7 +35,7 @@ class BranchWalk {
     list = {ints, ints + longest, 0};
     row = room + BRANCH_BLOCK * VL;
     first = tile.a.layers[0].weight;
-    if (!scatter) {
+    if (!add) {
       T* to = row + (int64_t(g.ow - 1) * g.sw + g.kw) * g.cin * VL;
       pack_by_input<T>(g, first, gather_pitch(g), to);
       first = to;
@@ -132,7 +132,7 @@ class BranchWalk {
   Reach* reach = nullptr;
   T *room = nullptr, *row;
   const T* first;
-  Scatter<T, V> scatter;
+  AddRow<T, V> add;  // null: the first layer is gathered
 
   static T bias(const BranchLayer<T>& layer, int unit) { return layer.bias ? layer.bias[layer.channel[unit]] : T(0); }
 
@@ -188,8 +188,8 @@ class BranchWalk {
     step.alive = tile.alive;
     step.ends = tile.ends;
     step.corner = tile.corner;
-    if (scatter)
-      scatter(step, layer.window, layer.coef, tile.input, row, list, constants);
+    if (add)
+      scatter<T, V, OWN>(add, step, layer.window, layer.coef, tile.input, row, list, constants);
     else
       gather<T, V, OWN, true>(step, layer.window, layer.coef, tile.input, nullptr, list, constants);
   }

@@ -31,9 +31,7 @@ struct Climb {
 
 // The output channels taken at a time.
 inline int climb_block(const Geometry& g) {
-  int n = GLSK_VECTOR_REGISTERS == 32 ? 8 : 4;
-  while (n > 1 && n / 2 >= g.cout) n /= 2;
-  return n;
+  return block_of(g.cout);
 }
 
 inline int climb_pitch(const Geometry& g) {
@@ -131,9 +129,8 @@ void climb(const Climb<T>& s, Image<T> in, Window out, T* coef, AliveList list, 
            const Vec<T> (&scale)[V], const Finish& finish) {
   switch (climb_block(s.g)) {
     case 1: return climb_n<T, V, S, 1>(s, in, out, coef, list, block, scale, finish);
-    case 2: return climb_n<T, V, S, 2>(s, in, out, coef, list, block, scale, finish);
     case 4: return climb_n<T, V, S, 4>(s, in, out, coef, list, block, scale, finish);
-    default: return climb_n<T, V, S, 8>(s, in, out, coef, list, block, scale, finish);
+    default: return climb_n<T, V, S, LARGEST_BLOCK>(s, in, out, coef, list, block, scale, finish);
   }
 }
 

@@ -6,11 +6,13 @@
 namespace glsk {
 namespace GLSK_ISA {
 
+// Of n channels, how many are taken at a time: few sizes, since every kernel is compiled for each.
+constexpr int LARGEST_BLOCK = GLSK_VECTOR_REGISTERS == 32 ? 8 : 4;
+inline int block_of(int n) { return n == 1 ? 1 : n <= 4 ? 4 : LARGEST_BLOCK; }
+
 // Input channels taken at a time for a layer of this shape.
 inline int gather_block(const Geometry& g) {
-  int n = GLSK_VECTOR_REGISTERS == 32 ? 8 : 4;
-  while (n > 1 && n / 2 >= g.cin) n /= 2;
-  return n;
+  return block_of(g.cin);
 }
 
 // Weights are packed [kh][kw][cout][cin rounded up to a multiple of N].
@@ -93,9 +95,8 @@ void gather(const Step<T>& s, Window out, const T* coef, Window in, T* next, Ali
             Constants<T, V>& constants) {
   switch (gather_block(s.g)) {
     case 1: return gather_n<T, V, S, 1, FIRST>(s, out, coef, in, next, list, constants);
-    case 2: return gather_n<T, V, S, 2, FIRST>(s, out, coef, in, next, list, constants);
     case 4: return gather_n<T, V, S, 4, FIRST>(s, out, coef, in, next, list, constants);
-    default: return gather_n<T, V, S, 8, FIRST>(s, out, coef, in, next, list, constants);
+    default: return gather_n<T, V, S, LARGEST_BLOCK, FIRST>(s, out, coef, in, next, list, constants);
   }
 }
 

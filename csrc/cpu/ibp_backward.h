@@ -51,9 +51,8 @@ void ibp_layer_inputs(const Geometry& g, const T* packed, const T* by_center, co
     for (int x = 0; x < g.w; ++x)
       for (int c0 = 0; c0 < g.cin; c0 += block) switch (block) {
           case 1: ibp_inputs<T, 1>(g, packed, pitch, by_center, by_radius, c0, y, x, in_center, in_radius); break;
-          case 2: ibp_inputs<T, 2>(g, packed, pitch, by_center, by_radius, c0, y, x, in_center, in_radius); break;
           case 4: ibp_inputs<T, 4>(g, packed, pitch, by_center, by_radius, c0, y, x, in_center, in_radius); break;
-          default: ibp_inputs<T, 8>(g, packed, pitch, by_center, by_radius, c0, y, x, in_center, in_radius);
+          default: ibp_inputs<T, LARGEST_BLOCK>(g, packed, pitch, by_center, by_radius, c0, y, x, in_center, in_radius);
         }
 }
 

@@ -87,9 +87,9 @@ class Packed {
       step.weight = plan.scattered(j) ? plan.spec.layers[j].weight : weights + plan.weights[j];
       step.words = words_of(plan.g[j].cout);
       if (S & KEPT) step.raw = plan.coef_size;
-      const Scatter<T, V> scatter = j == 0 ? scatter_for<T, V, S>(plan.g[0]) : nullptr;
-      if (scatter)
-        scatter(step, out, coef(0), in, row, list, constants);
+      const AddRow<T, V> add = j == 0 ? scatter_for<T, V>(plan.g[0]) : nullptr;
+      if (add)
+        scatter<T, V, S>(add, step, out, coef(0), in, row, list, constants);
       else if (j == 0)
         gather<T, V, S, true>(step, out, coef(0), in, nullptr, list, constants);
       else

@@ -41,7 +41,7 @@ struct Plan {
   int64_t weights_size, units_size, alive_size, reach_size, coef_size, row_size, list_size;
 
   int last() const { return spec.depth - 1; }
-  bool scattered(int j) const { return j == 0 && scatter_for<T, 1, TILE>(g[0]) != nullptr; }
+  bool scattered(int j) const { return j == 0 && scatter_for<T, 1>(g[0]) != nullptr; }
 
   Plan(const PassSpec<T>& s, Geometry* g_, int64_t* offsets, bool kept_) : spec(s), kept(kept_), g(g_) {
     constexpr int L = LANES<T>;

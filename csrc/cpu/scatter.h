@@ -7,21 +7,56 @@
 namespace glsk {
 namespace GLSK_ISA {
 
-// NB output pixels from ox on add to one row of one input channel; SOLE: they are all there are, so that the row starts
-// at zero and ends at the box without being stored. Weights as PyTorch has them, [cout][cin][kh][kw].
-template <class T, int V, int S, int KW, int SW, int NB, bool SOLE>
-GLSK_INLINE void scatter_block(const Step<T>& s, const AliveList& list, const T* coef, const T* weight, T* row, int left,
-                               int64_t input, Constants<T, V>& constants) {
+// One row of inputs, all channels, and what adds to it.
+template <class T, int V>
+struct ScatterRow {
+  const Step<T>& s;
+  Window out;
+  const T* coef;
+  AliveList list;
+  int taps[16][2], count;  // the output rows oy, and the kernel rows ky, that reach it
+  T* at;                   // [cin][span][V][lanes]
+  int span;
+};
+
+// Of `neighbours` output pixels from ox on, which of their units count.
+template <class T, int V>
+__attribute__((noinline)) void find_alive(ScatterRow<T, V>& r, int ox, int neighbours) {
+  constexpr int L = LANES<T>;
+  const Step<T>& s = r.s;
+  const Geometry& g = s.g;
+  r.list.count = 0;
+  for (int t = 0; t < r.count; ++t) {
+    const int oy = r.taps[t][0], ky = r.taps[t][1], at = (oy - r.out.y0) * r.out.width() + ox - r.out.x0;
+    if (s.dense) {
+      r.list.add_pixel(at * g.cout * V * L, ky * g.kw);
+      continue;
+    }
+    const uint64_t* alive = s.alive + (int64_t(oy) * g.ow + ox) * s.words;
+    for (int word = 0; word < s.words; ++word) {
+      uint64_t bits = 0;
+      for (int b = 0; b < neighbours; ++b) bits |= alive[b * s.words + word];
+      const int c0 = 64 * word, channels = g.cout - c0 < 64 ? g.cout - c0 : 64, pitch = g.cin * g.kh * g.kw;
+      r.list.add(&bits, channels, (at * g.cout + c0) * V * L, V * L, c0 * pitch + ky * g.kw, pitch);
+    }
+  }
+}
+
+// NB neighbouring output pixels add to the row of one input channel, to zeros where `alone`. Weights as PyTorch has them,
+// [cout][cin][kh][kw].
+template <class T, int V, int KW, int SW, int NB>
+__attribute__((noinline)) void add_pixels(const ScatterRow<T, V>& r, bool alone, const T* weight, T* to) {
   constexpr int L = LANES<T>, N = (NB - 1) * SW + KW;
-  const int64_t pixel = int64_t(s.g.cout) * V * L;
+  const Geometry& g = r.s.g;
+  const int64_t pixel = int64_t(g.cout) * V * L;
   Vec<T> acc[N][V];
 #pragma GCC unroll 32
   for (int i = 0; i < N; ++i)
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) acc[i][v] = SOLE ? Vec<T>{} : load<T>(row + (i * V + v) * L);
-  const int channels = s.dense ? s.g.cout : 1, pitch = s.g.cin * s.g.kh * KW;
-  for (int e = 0; e < list.count; ++e) {
-    const T *from = coef + list.coef[e], *w = weight + list.weight[e];
+    for (int v = 0; v < V; ++v) acc[i][v] = alone ? Vec<T>{} : load<T>(to + (i * V + v) * L);
+  const int channels = r.s.dense ? g.cout : 1, pitch = g.cin * g.kh * KW;
+  for (int e = 0; e < r.list.count; ++e) {
+    const T *from = r.coef + r.list.coef[e], *w = weight + r.list.weight[e];
     for (int c = 0; c < channels; ++c, from += V * L, w += pitch) {
 #pragma GCC unroll 8
       for (int b = 0; b < NB; ++b) {
@@ -36,91 +71,48 @@ GLSK_INLINE void scatter_block(const Step<T>& s, const AliveList& list, const T*
     }
   }
 #pragma GCC unroll 32
-  for (int i = 0; i < N; ++i) {
-    if (!SOLE) {
+  for (int i = 0; i < N; ++i)
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) store<T>(row + (i * V + v) * L, acc[i][v]);
-    } else if (unsigned(left + i) < unsigned(s.g.w)) {
-      meet_box<T, V, S>(s, input + left + i, acc[i], constants.sum[i % SUMS]);
-    }
+    for (int v = 0; v < V; ++v) store<T>(to + (i * V + v) * L, acc[i][v]);
+}
+
+template <class T, int V, int KW, int SW, int NB>
+void add_block(ScatterRow<T, V>& r, int ox, bool alone) {
+  const Geometry& g = r.s.g;
+  find_alive(r, ox, NB);
+  for (int64_t ci = 0; ci < g.cin; ++ci)
+    add_pixels<T, V, KW, SW, NB>(r, alone, r.s.weight + ci * g.kh * KW,
+                                 r.at + (ci * r.span + (ox - r.out.x0) * SW) * V * LANES<T>);
+}
+
+// All that reaches the row, which may hold anything before.
+template <class T, int V, int KW, int SW>
+void add_row(ScatterRow<T, V>& r) {
+  // As many neighbours as the registers hold.
+  constexpr int NB = GLSK_VECTOR_REGISTERS == 32 ? ((3 * SW + KW) * V <= 26 ? 4 : 2) : (SW + KW) * V <= 12 ? 2 : 1;
+  const bool alone = r.out.width() <= NB;
+  if (!alone) memset(r.at, 0, sizeof(T) * r.s.g.cin * r.span * V * LANES<T>);
+  int ox = r.out.x0;
+  for (; ox + NB <= r.out.x1; ox += NB) add_block<T, V, KW, SW, NB>(r, ox, alone);
+  switch (r.out.x1 - ox) {
+    case 1: return add_block<T, V, KW, SW, 1>(r, ox, alone);
+    case 2: return add_block<T, V, KW, SW, NB < 2 ? 1 : 2>(r, ox, alone);
+    case 3: return add_block<T, V, KW, SW, NB < 3 ? 1 : 3>(r, ox, alone);
   }
 }
 
-// One row of inputs: y, all channels. taps: the output rows oy, and the kernel rows ky, that reach it.
-template <class T, int V, int S, int KW, int SW>
-struct ScatterRow {
-  static constexpr int L = LANES<T>;
-  // As many neighbours as the registers hold.
-  static constexpr int NB = GLSK_VECTOR_REGISTERS == 32 ? ((3 * SW + KW) * V <= 26 ? 4 : 2) : (SW + KW) * V <= 12 ? 2 : 1;
-  const Step<T>& s;
-  Window out;
-  const T* coef;
-  AliveList list;
-  int taps[16][2], count;
-  T* row;         // [cin][span][V]
-  int span;
-  int64_t input;  // the row's first, in channel 0
-  Constants<T, V> constants;
+template <class T, int V>
+using AddRow = void (*)(ScatterRow<T, V>&);
 
-  GLSK_INLINE void find_alive(int ox, int neighbours) {
-    const Geometry& g = s.g;
-    list.count = 0;
-    for (int t = 0; t < count; ++t) {
-      const int oy = taps[t][0], at = (oy - out.y0) * out.width() + ox - out.x0;
-      if (s.dense) {
-        list.add_pixel(at * g.cout * V * L, taps[t][1] * KW);
-        continue;
-      }
-      const uint64_t* alive = s.alive + (int64_t(oy) * g.ow + ox) * s.words;
-      for (int word = 0; word < s.words; ++word) {
-        uint64_t bits = 0;
-        for (int b = 0; b < neighbours; ++b) bits |= alive[b * s.words + word];
-        const int c0 = 64 * word, channels = g.cout - c0 < 64 ? g.cout - c0 : 64, pitch = g.cin * g.kh * KW;
-        list.add(&bits, channels, (at * g.cout + c0) * V * L, V * L, c0 * pitch + taps[t][1] * KW, pitch);
-      }
-    }
-  }
-
-  template <int N, bool SOLE>
-  GLSK_INLINE void block(int ox) {
-    find_alive(ox, N);
-    for (int ci = 0; ci < s.g.cin; ++ci)
-      scatter_block<T, V, S, KW, SW, N, SOLE>(s, list, coef, s.weight + int64_t(ci) * s.g.kh * KW,
-                                           row + (int64_t(ci) * span + (ox - out.x0) * SW) * V * L, ox * SW - s.g.pw,
-                                           input + int64_t(ci) * s.g.h * s.g.w, constants);
-  }
-
-  void run(int x0, int x1) {
-    switch (out.width() <= NB ? out.width() : 0) {
-      case 1: return block<1, true>(out.x0);
-      case 2: return block<NB < 2 ? 1 : 2, true>(out.x0);
-      case 3: return block<NB < 3 ? 1 : 3, true>(out.x0);
-      case 4: return block<NB < 4 ? 1 : 4, true>(out.x0);
-    }
-    memset(row, 0, sizeof(T) * s.g.cin * span * V * L);
-    int ox = out.x0;
-    for (; ox + NB <= out.x1; ox += NB) block<NB, false>(ox);
-    if (NB > 2 && ox + 2 <= out.x1) {
-      block<2, false>(ox);
-      ox += 2;
-    }
-    for (; ox < out.x1; ++ox) block<1, false>(ox);
-    const int left = out.x0 * SW - s.g.pw;
-    for (int ci = 0; ci < s.g.cin; ++ci)
-      for (int x = x0; x < x1; ++x) {
-        Vec<T> a[V];
-#pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) a[v] = load<T>(row + ((int64_t(ci) * span + x - left) * V + v) * L);
-        meet_box<T, V, S>(s, input + int64_t(ci) * s.g.h * s.g.w + x, a, constants.sum[x % SUMS]);
-      }
-  }
-};
-
-template <class T, int V, int S, int KW, int SW>
-__attribute__((noinline)) void scatter(const Step<T>& s, Window out, const T* coef, Window in, T* row, AliveList list,
-                                       Constants<T, V>& constants) {
+// From coefficients on the outputs in `out` to the box, row by row of the inputs in `in`. row: room for one.
+template <class T, int V, int S>
+__attribute__((noinline)) void scatter(AddRow<T, V> add, const Step<T>& s, Window out, const T* coef, Window in, T* row,
+                                       AliveList list, Constants<T, V>& constants) {
+  constexpr int L = LANES<T>;
   const Geometry& g = s.g;
-  ScatterRow<T, V, S, KW, SW> r = {s, out, coef, list, {}, 0, row, (out.width() - 1) * SW + KW, 0, constants};
+  const int left = out.x0 * g.sw - g.pw;
+  ScatterRow<T, V> r = {s, out, coef, list, {}, 0, row, (out.width() - 1) * g.sw + g.kw};
+  Constants<T, V> sums = constants;  // a copy, for the registers
   for (int y = in.y0; y < in.y1; ++y) {
     r.count = 0;
     for (int ky = s.rows[y].k, oy = s.rows[y].o; ky < g.kh && oy >= out.y0; ky += g.sh, --oy) {
@@ -128,30 +120,43 @@ __attribute__((noinline)) void scatter(const Step<T>& s, Window out, const T* co
       r.taps[r.count][0] = oy;
       r.taps[r.count++][1] = ky;
     }
-    r.input = int64_t(y) * g.w;
-    r.run(in.x0, in.x1);
+    add(r);
+    for (int64_t ci = 0; ci < g.cin; ++ci) {
+      const auto one = [&](int x, Vec<T>(&sum)[V]) GLSK_LAMBDA_INLINE {
+        Vec<T> a[V];
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) a[v] = load<T>(row + ((ci * r.span + x - left) * V + v) * L);
+        meet_box<T, V, S>(s, (ci * g.h + y) * g.w + x, a, sum);
+      };
+      int x = in.x0;
+      for (; x + SUMS <= in.x1; x += SUMS) {
+#pragma GCC unroll 4
+        for (int i = 0; i < SUMS; ++i) one(x + i, sums.sum[i]);
+      }
+      for (; x < in.x1; ++x) one(x, sums.sum[0]);
+    }
   }
-  constants = r.constants;
+  constants = sums;
 }
 
+// What adds to a row in a first layer of this shape; null where gathering serves it: in other shapes and, for the sake of
+// a short compilation, on processors without AVX2.
 template <class T, int V>
-using Scatter = void (*)(const Step<T>&, Window, const T*, Window, T*, AliveList, Constants<T, V>&);
-
-// The kernel for a first layer of this shape; null where gathering serves it better.
-template <class T, int V, int S>
-Scatter<T, V> scatter_for(const Geometry& g) {
+AddRow<T, V> scatter_for(const Geometry& g) {
+#if GLSK_X86 && !defined(__AVX2__)
+  (void)g;
+  return nullptr;
+#else
   if (g.cin > 4 || g.kh > 16) return nullptr;
   switch (g.kw * 10 + g.sw) {
-    case 31: return scatter<T, V, S, 3, 1>;
-    case 32: return scatter<T, V, S, 3, 2>;
-    case 41: return scatter<T, V, S, 4, 1>;
-    case 42: return scatter<T, V, S, 4, 2>;
-    case 51: return scatter<T, V, S, 5, 1>;
-    case 52: return scatter<T, V, S, 5, 2>;
-    case 71: return scatter<T, V, S, 7, 1>;
-    case 72: return scatter<T, V, S, 7, 2>;
+    case 31: return add_row<T, V, 3, 1>;
+    case 32: return add_row<T, V, 3, 2>;
+    case 42: return add_row<T, V, 4, 2>;
+    case 51: return add_row<T, V, 5, 1>;
+    case 52: return add_row<T, V, 5, 2>;
     default: return nullptr;
   }
+#endif
 }
 
 }  // namespace GLSK_ISA
