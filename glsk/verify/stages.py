@@ -5,24 +5,29 @@ network are done by then.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from glsk.verify.attack import search
-from glsk.verify.bab import Outcome, Search
+from glsk.verify.bab import Search
 from glsk.verify.bounding import Bounder
 from glsk.verify.engine import Engine, Networks
 from glsk.verify.goals import Goals
 from glsk.verify.input_split import BoxSearch
 from glsk.verify.property import Property
+from glsk.verify.refine import refine
 from glsk.verify.verdict import Status, Verdict
 
 if TYPE_CHECKING:
     from glsk.verify.verifier import VerifySettings
 
 Found = Iterator[tuple[int, Verdict]]
+
+FIRST_SEARCH, SEARCH_GROWTH = 1.5, 6.0
+"""Seconds of a property after which its search gives way to tighter bounds of hidden units, and how these grow."""
 
 
 class Window:
@@ -52,6 +57,7 @@ class Window:
         self.generator, self.backend, self.settings = generator, backend, settings
         self.goals = Goals.of(properties)
         self.seconds = dict.fromkeys(range(len(properties)), 0.0)
+        self.subproblems = dict.fromkeys(self.seconds, 0)
         self.left = set(self.seconds)
 
     def run(self) -> Found:
@@ -98,8 +104,31 @@ class Window:
         return "alpha-CROWN", proved, bounder.counterexamples, engine
 
     def _branch(self, engine: Engine) -> Found:
-        """Tighter bounds of hidden units first, then the search."""
+        """Tighter bounds of hidden units and a search in turn, each time with more of both."""
         engine.tighten(self.settings.alpha_iterations)
+        found = self.settings.refine
+        leaves, until = found.leaves, min(FIRST_SEARCH, self.timeout) if found.leaves else self.timeout
+        while self.left:
+            leaves = self._refine(engine, leaves, until)
+            yield from self._search(engine, until)
+            if until >= self.timeout:
+                return
+            engine = self._compact(engine) or engine
+            until = self.timeout if until * SEARCH_GROWTH * 2 > self.timeout else until * SEARCH_GROWTH
+
+    def _refine(self, engine: Engine, leaves: int, until: float) -> int:
+        """Refine for a share of the seconds ``until`` of each property; how many leaves come next."""
+        settings, clock = self.settings.refine, self.settings.clock
+        end = clock() + settings.share * (until - max(self.seconds[p] for p in self.left)) * len(self.left)
+        while leaves and (began := clock()) < end:
+            gained = refine(engine, self.goals, replace(settings, leaves=leaves), lambda: clock() > end)
+            leaves = leaves * settings.growth if gained or clock() > end else 0
+            if clock() + settings.growth * (clock() - began) > end:
+                break
+        return leaves
+
+    def _search(self, engine: Engine, until: float) -> Found:
+        """Branch and bound till each property has used ``until`` seconds."""
         bounder = Bounder(engine, self.goals, self.settings.branch)
         start = bounder.root(self.settings.alpha_iterations)
         self._charge()
@@ -107,8 +136,14 @@ class Window:
         yield from self._settle("branch and bound", "sat", bounder.counterexamples)
         yield from self._settle("branch and bound", "unsat", dict.fromkeys(self.left - open_))
         keep = torch.tensor([p in open_ for p in self.goals.property[start.goal].tolist()], dtype=torch.bool)
-        tree = Search(bounder, start[keep], self.seconds, self.timeout, self.limit // 2, self.settings.clock)
-        yield from self._outcomes(tree.run())
+        self.goals = self.goals.take(start.goal)
+        tree = Search(bounder, start[keep], self.seconds, until, self.limit // 2, self.settings.clock)
+        for outcome in tree.run():
+            p = outcome.property
+            self.seconds[p], self.subproblems[p] = outcome.seconds, self.subproblems[p] + outcome.subproblems
+            if outcome.status != "timeout" or until >= self.timeout:
+                yield from self._settle("branch and bound", outcome.status, {p: outcome.counterexample})
+        self._clock = self.settings.clock()
 
     def _halve(self) -> Found:
         """Branch and bound on the input."""
@@ -117,10 +152,7 @@ class Window:
             self.networks, self.goals, self.seconds, self.timeout, settings.branch.batch, settings.clock,
             **self._options(),
         )  # fmt: skip
-        yield from self._outcomes(tree.run())
-
-    def _outcomes(self, found: Iterator[Outcome]) -> Found:
-        for p, status, point, seconds, count in found:
+        for p, status, point, seconds, count in tree.run():
             self.left.discard(p)
             yield p, Verdict(status, "branch and bound", seconds, point, count)
 
@@ -146,7 +178,7 @@ class Window:
         for p, point in list(found.items()):
             if p in self.left:
                 self.left.discard(p)
-                yield p, Verdict(status, stage, self.seconds[p], point)
+                yield p, Verdict(status, stage, self.seconds[p], point, self.subproblems[p])
 
     def _charge(self) -> None:
         """Share the time since the last charge among the properties that are left."""

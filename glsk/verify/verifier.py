@@ -14,6 +14,7 @@ from glsk.verify.attack import AttackSettings
 from glsk.verify.bounding import BranchSettings
 from glsk.verify.engine import Networks
 from glsk.verify.property import Property
+from glsk.verify.refine import RefineSettings
 from glsk.verify.stages import Window
 from glsk.verify.verdict import Verdict
 
@@ -38,6 +39,7 @@ class VerifySettings:
 
     attack: AttackSettings = field(default_factory=AttackSettings)
     branch: BranchSettings = field(default_factory=BranchSettings)
+    refine: RefineSettings = field(default_factory=RefineSettings)
     complete: bool = True
     alpha_iterations: int = 20
     input_dimensions: int = 16

@@ -8,6 +8,7 @@ from torch import nn
 
 import glsk
 from glsk.verify import AttackSettings, Property, VerifySettings, margin_property, verify, verify_many
+from glsk.verify.refine import RefineSettings
 from glsk.verify.subproblems import Stack, Subproblems
 from tests.verify.milp import depth
 
@@ -100,7 +101,7 @@ def test_open_subproblems_wait_on_disk_where_memory_is_short(tmp_path, monkeypat
         Stack, "_spill", lambda self, place, spill=Stack._spill: (spilled.append(place), spill(self, place))
     )
     ticks = iter(range(1_000_000))
-    settings = VerifySettings(input_dimensions=0, clock=lambda: float(next(ticks)))
+    settings = VerifySettings(input_dimensions=0, refine=RefineSettings(leaves=0), clock=lambda: float(next(ticks)))
     verify(glsk.BoundedModule(net, (20,)), found, timeout=15, memory_limit=1000, settings=settings)
     assert spilled
     assert not list(tmp_path.iterdir())
