@@ -14,9 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from bench import environment
 from bench.runs import cpu_seconds, run
 from glsk import objectives
@@ -137,7 +134,7 @@ def main() -> None:
                 found = measured(cell(row, column, options), options.out / f"{row.lower()}-{column}")
             cells.setdefault(row, {})[column] = found
             write(cells, options)
-    Console(width=200).print(table(cells, options))
+    print(markdown(json.loads(options.result.read_text())))
 
 
 def write(cells: dict[str, Any], options: argparse.Namespace) -> None:
@@ -153,32 +150,30 @@ def write(cells: dict[str, Any], options: argparse.Namespace) -> None:
     options.result.write_text(text + "\n")
 
 
-def table(cells: dict[str, Any], options: argparse.Namespace) -> Table:
-    """Natural / adversarial / certified by CROWN / certified by alpha-CROWN, and the paper's three."""
-    found = Table(
-        title="MNIST, eps 0.1, CNN3: natural / adversarial / certified by CROWN / certified by α-CROWN, %; "
-        "paper: natural / adversarial / certified"
-    )
-    found.add_column("trained on")
-    for column in COLUMNS:
-        share = options.scratch_budget if column == "scratch" else options.budget
-        found.add_column(column if share == 1 else f"{column}, {share:g} of the full steps")
-    found.add_column("paper, GRAD")
-    found.add_column("paper, PGPE")
-    for row, (grad, pgpe) in PAPER.items():
-        ours = [_ours(cells.get(row, {}).get(column)) for column in COLUMNS]
-        found.add_row(row, *ours, _paper(grad), _paper(pgpe))
-    return found
+def markdown(result: dict[str, Any]) -> str:
+    """A row an objective: natural / adversarial / certified by CROWN / by alpha-CROWN, and the paper's three."""
+
+    def title(column: str) -> str:
+        share = result["scratch_budget" if column == "scratch" else "budget"]
+        return column if share == 1 else f"{column}, {share:g} of the steps"
+
+    lines = [["trained on", *map(title, COLUMNS), "paper, GRAD", "paper, PGPE"]]
+    lines.append(["---"] * len(lines[0]))
+    for row in ROWS:
+        cells = result["cells"].get(row, {})
+        paper = result["paper"][row]
+        lines.append([row, *(_ours(cells.get(column)) for column in COLUMNS), *map(_paper, paper.values())])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _ours(cell: dict[str, Any] | None) -> str:
     if cell is None:
-        return "-"
-    return " / ".join(f"{v:.2f}" for v in (cell["natural"], cell["adversarial"], *cell["certified"].values()))
+        return "–"
+    return " / ".join(f"{v:.1f}" for v in (cell["natural"], cell["adversarial"], *cell["certified"].values()))
 
 
-def _paper(figures: tuple[float, ...] | None) -> str:
-    return "-" if figures is None else " / ".join(f"{figures[i]:.2f}" for i in (0, 2, 1))
+def _paper(figures: list[float] | None) -> str:
+    return "–" if figures is None else " / ".join(f"{figures[i]:.1f}" for i in (0, 2, 1))
 
 
 def _arguments() -> argparse.Namespace:
