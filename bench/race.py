@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from bench import environment
-from bench.runs import Curve, cpu_seconds, curve, run
+from bench.runs import on_cpu_time, run
+from glsk.analysis.runs import Run
 from glsk.training.config import Config
 from glsk.training.presets import preset
 
@@ -59,11 +60,17 @@ def config(estimator: str, lr: float, seed: int, init: Path, options: argparse.N
     )
 
 
+def points(run: Run) -> dict[str, list[Any]]:
+    """The evaluations of a run: CPU seconds of the steps until each, steps, and shares of the test images."""
+    steps, seconds, natural = run.series("natural")
+    return {"cpu_seconds": seconds, "steps": steps, "natural": natural, "certified": run.series("certified CROWN")[2]}
+
+
 def pace(estimator: str, init: Path, options: argparse.Namespace) -> float:
     """CPU seconds of a step, from a few."""
     out = options.out / f"{estimator}-pace"
     run(config(estimator, 1e-9, 0, init, options, 6), out)
-    return cpu_seconds(out) / 6
+    return on_cpu_time(out).seconds / 6
 
 
 def main() -> None:
@@ -77,22 +84,22 @@ def main() -> None:
         for lr in ENTRANTS[estimator][1]:
             out = options.out / f"{estimator}-search-{lr:g}"
             run(config(estimator, lr, options.seeds[0], options.init, options, short), out)
-            tried[lr] = curve(out).certified[-1]
+            tried[lr] = points(on_cpu_time(out))["certified"][-1]
         best = max(tried, key=lambda lr: tried[lr])
         curves = []
         for seed in options.seeds:
             out = options.out / f"{estimator}-seed-{seed}"
             run(config(estimator, best, seed, options.init, options, full), out)
-            curves.append(curve(out))
+            curves.append(points(on_cpu_time(out)))
         found[estimator] = {
             "settings": ENTRANTS[estimator][0],
             "lr": best,
             "search": {"steps": short, "certified": {f"{lr:g}": share for lr, share in tried.items()}},
             "cpu_s_a_step": a_step,
             "steps": full,
-            "curves": {str(seed): vars(c) for seed, c in zip(options.seeds, curves, strict=True)},
+            "curves": {str(seed): c for seed, c in zip(options.seeds, curves, strict=True)},
         }
-        print(f"{estimator}: lr {best:g}, {_mean_std([c.certified[-1] for c in curves])} certified", flush=True)
+        print(f"{estimator}: lr {best:g}, {_mean_std([c['certified'][-1] for c in curves])} certified", flush=True)
         write(found, options)
 
 
@@ -121,13 +128,13 @@ def picture(found: dict[str, Any], path: Path) -> None:
 
     figure, axes = pyplot.subplots(figsize=(6.4, 4), layout="constrained")
     for index, (estimator, result) in enumerate(found.items()):
-        curves = [Curve(**c) for c in result["curves"].values()]
+        curves = list(result["curves"].values())
         colour = f"C{index}"
         for c in curves:
-            axes.plot(c.cpu_seconds, [100 * v for v in c.certified], color=colour, alpha=0.3, linewidth=0.8)
-        length = min(len(c.certified) for c in curves)
-        mean = [100 * sum(c.certified[i] for c in curves) / len(curves) for i in range(length)]
-        spent = [sum(c.cpu_seconds[i] for c in curves) / len(curves) for i in range(length)]
+            axes.plot(c["cpu_seconds"], [100 * v for v in c["certified"]], color=colour, alpha=0.3, linewidth=0.8)
+        length = min(len(c["certified"]) for c in curves)
+        mean = [100 * sum(c["certified"][i] for c in curves) / len(curves) for i in range(length)]
+        spent = [sum(c["cpu_seconds"][i] for c in curves) / len(curves) for i in range(length)]
         axes.plot(spent, mean, color=colour, label=f"{estimator}, lr {result['lr']:g}")
     axes.set_xlabel("CPU seconds of training")
     axes.set_ylabel("certified by CROWN, %")

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from bench import environment
-from bench.runs import cpu_seconds, run
+from bench.runs import on_cpu_time, run
 from glsk import objectives
 from glsk.training.config import Config
-from glsk.training.metrics import read_metrics
 from glsk.training.phase import Phase
 from glsk.training.presets import preset
 
@@ -107,14 +106,14 @@ def exists(row: str, column: str) -> bool:
 def measured(config: Config, out: Path) -> dict[str, Any]:
     """A cell's accuracies in percent, and what it took."""
     results = run(config, out)
-    last = results[config.main.name]
+    last, found = results[config.main.name], on_cpu_time(out)
     return {
         "natural": 100 * last["natural"],
         "adversarial": 100 * last["adversarial"],
         "certified": {method: 100 * share for method, share in last["certified"].items()},
         "samples": last["samples"],
-        "cpu_s": round(cpu_seconds(out), 1),
-        "steps": max(line["step"] for line in read_metrics(out / "metrics.jsonl")),
+        "cpu_s": round(found.seconds, 1),
+        "steps": max(record["step"] for record in found.records),
         "phase": config.main.to_dict(),
     }
 

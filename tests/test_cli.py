@@ -50,7 +50,7 @@ def train(data, out, *more):
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "out"
-    return out, train(data, out)
+    return out, train(data, out, "--set", "tensorboard=yes")
 
 
 def error(result):
@@ -74,6 +74,18 @@ def test_train_ends_with_the_accuracies_before_and_after(trained):
     config = json.loads((out / "config.json").read_text())
     assert config["eps"] == 5 / 255
     assert config["phases"][1]["estimator"]["popsize"] == 4
+
+
+def test_tensorboard_has_the_numbers_and_the_picture_of_a_run(trained):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    pytest.importorskip("matplotlib")
+    events = accumulator.EventAccumulator(str(trained[0] / "tensorboard"))
+    events.Reload()
+    assert {"pgpe/loss", "evaluation/natural"} <= set(events.Tags()["scalars"])
+    (picture, *_) = events.Images("curves")
+    assert picture.encoded_image_string[:8] == b"\x89PNG\r\n\x1a\n"
+    assert picture.step == max(event.step for event in events.Scalars("pgpe/loss"))
+    assert min(picture.width, picture.height) > 300
 
 
 def test_train_resumes_a_run_without_its_settings(trained, data):

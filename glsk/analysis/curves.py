@@ -28,15 +28,16 @@ def curve_rows(runs: Sequence[Run]) -> list[Row]:
 
 
 def plot_curves(runs: Sequence[Run]) -> "Figure":
-    """A row of the figure a quantity, steps on the left and hours on the right; of several seeds mean and range."""
+    """A row of the figure a quantity, steps on the left and time on the right; of several seeds mean and range."""
     quantities = list(dict.fromkeys(name for run in runs for name in run.quantities))
     labels = list(dict.fromkeys(run.label for run in runs))
     figure = new_figure(9, 1 + 2.2 * len(quantities))
     axes = figure.subplots(len(quantities), 2, sharex="col", sharey="row", squeeze=False)
+    unit, length = ("hours", 3600.0) if max((run.seconds for run in runs), default=0.0) >= 7200 else ("minutes", 60.0)
     for row, name in zip(axes, quantities, strict=True):
         for i, label in enumerate(labels):
             series = [run.series(name) for run in runs if run.label == label]
-            for ax, which, scale in ((row[0], 0, 1.0), (row[1], 1, 3600.0)):
+            for ax, which, scale in ((row[0], 0, 1.0), (row[1], 1, length)):
                 _draw(ax, [(np.array(s[which]) / scale, np.array(s[2])) for s in series if s[0]], f"C{i}", label)
         share = name != "loss"
         row[0].set_ylabel(name if not share else f"{name}, %")
@@ -47,7 +48,7 @@ def plot_curves(runs: Sequence[Run]) -> "Figure":
             elif all(value > 0 for run in runs for value in run.series(name)[2]):
                 ax.set_yscale("log")
     axes[-1][0].set_xlabel("step")
-    axes[-1][1].set_xlabel("hours of training")
+    axes[-1][1].set_xlabel(f"{'CPU ' if any(run.clock == 'cpu' for run in runs) else ''}{unit} of training")
     axes[0][0].legend(fontsize="small")
     return figure
 

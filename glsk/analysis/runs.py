@@ -11,6 +11,9 @@ from glsk.errors import DataError
 
 _SEED = re.compile(r"seed-\d+")
 
+CLOCKS = {"wall": "step_s", "cpu": "cpu_s"}
+"""Clock -> the time of a step in metrics.jsonl: that on the wall, or CPU time of all threads and actors."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -19,12 +22,19 @@ class Run:
     Attributes:
         folder: of the run.
         label: what runs that differ only by their seed share: the name of their folder.
-        records: of metrics.jsonl, with ``seconds``, the time of training up to each.
+        records: of metrics.jsonl, with ``seconds``, the time of training steps up to each.
+        clock: what that time is counted by, of :data:`CLOCKS`.
     """
 
     folder: Path
     label: str
     records: list[dict[str, Any]]
+    clock: str = "wall"
+
+    @property
+    def seconds(self) -> float:
+        """The time of all its steps."""
+        return float(self.records[-1]["seconds"])
 
     def series(self, quantity: str) -> tuple[list[int], list[float], list[float]]:
         """Steps, seconds and values of a quantity, wherever it was recorded."""
@@ -44,12 +54,19 @@ class Run:
         return [name for name in dict.fromkeys(("loss", *measured)) if self.series(name)[0]]
 
 
-def read_runs(folders: Iterable[Path]) -> list[Run]:
+def read_runs(folders: Iterable[Path], clock: str = "wall") -> list[Run]:
     """The runs in some folders; a folder of ``seed-<n>`` is all of those, with one label.
 
+    Args:
+        folders: of runs, or of series of them.
+        clock: "wall", or "cpu": what seconds are counted by.
+
     Raises:
+        ValueError: another clock.
         DataError: naming a folder that holds no run, or a damaged metrics.jsonl.
     """
+    if clock not in CLOCKS:
+        raise ValueError(f"--clock: unknown {clock!r}; known: {', '.join(CLOCKS)}")
     found: list[tuple[Path, Path]] = []
     for folder in folders:
         seeds = sorted(path for path in folder.glob("seed-*") if _SEED.fullmatch(path.name))
@@ -61,10 +78,13 @@ def read_runs(folders: Iterable[Path]) -> list[Run]:
         else:
             raise DataError(f"{folder}: holds no run (no metrics.jsonl, no seed-<n>)")
     names = _short_names({shared.resolve() for _, shared in found})
-    return [Run(folder, names[shared.resolve()], _read(folder / "metrics.jsonl")) for folder, shared in found]
+    return [
+        Run(folder, names[shared.resolve()], _read(folder / "metrics.jsonl", CLOCKS[clock]), clock)
+        for folder, shared in found
+    ]
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
+def _read(path: Path, time: str) -> list[dict[str, Any]]:
     from glsk.training.metrics import read_metrics
 
     try:
@@ -73,7 +93,9 @@ def _read(path: Path) -> list[dict[str, Any]]:
         raise DataError(str(error)) from error
     if not records:
         raise DataError(f"{path}: holds no record")
-    spent = itertools.accumulate(record.get("step_s", 0.0) for record in records)
+    if not any(time in record for record in records) and any(other in r for other in CLOCKS.values() for r in records):
+        raise DataError(f"{path}: no step has {time}: choose another clock")
+    spent = itertools.accumulate(record.get(time, 0.0) for record in records)
     return [{**record, "seconds": seconds} for record, seconds in zip(records, spent, strict=True)]
 
 

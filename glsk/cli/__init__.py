@@ -12,7 +12,7 @@ COMMANDS = ("train", "certify", "bounds", "verify", "export", "plot", "table", "
 
 app = typer.Typer(
     cls=Group,
-    help="Certified training of ReLU networks with PGPE and tight convex relaxations.",
+    help="Train, certify and verify provably robust ReLU networks, by fused bounds of whole populations.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -36,5 +36,11 @@ def glsk(
     pass
 
 
+def _unwrapped(docstring: str) -> str:
+    """Its paragraphs as one line each: a terminal breaks them where it ends."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in docstring.split("\n\n"))
+
+
 for _name in COMMANDS:
-    app.command(_name)(getattr(importlib.import_module(f"glsk.cli.{_name}"), _name))
+    _command = getattr(importlib.import_module(f"glsk.cli.{_name}"), _name)
+    app.command(_name, help=_unwrapped(_command.__doc__))(_command)

@@ -8,6 +8,7 @@ import typer
 from glsk.cli.errors import one_line_errors, show
 from glsk.cli.options import Backend, Data, Device, Threads, radius
 from glsk.cli.output import show_tables
+from glsk.errors import MissingPackageError
 from glsk.stopping import deferred, ends_on_signals
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def train(
 ) -> None:
     """Train a network, by default a PGD warm start and then PGPE on the robust loss; then print the accuracies."""
     with deferred():  # a module that is stopped while it is imported answers in its own way
+        from glsk.analysis.board import add_curves
         from glsk.training.runs import Start, train_seeds
         from glsk.verify import evaluation_table
 
@@ -98,3 +100,8 @@ def train(
         title += f" by {config.main.estimator}" + (f", seed {config.seed}" if seeds else "")
         show_tables([evaluation_table(results, title)])
         show(f"weights: {at / 'weights.safetensors'}\n")
+        if config.tensorboard:
+            try:
+                add_curves(at)
+            except MissingPackageError as missing:
+                show(f"{missing}\n")

@@ -61,13 +61,29 @@ def test_the_curves_are_what_was_recorded(runs):
     rows = curve_rows(found)
     assert len(rows) == 3 + 4 + 2 + 3 * 4
     figure = plot_curves(found)
-    loss, hours = figure.axes[:2]
+    loss, minutes = figure.axes[:2]
     assert [line.get_label() for line in loss.lines] == ["a (2 seeds)", "b"]
     assert loss.lines[0].get_xydata().tolist() == [[1, 3.5], [2, 2.5], [3, 1.5]]
-    assert hours.lines[1].get_xdata().tolist() == [2 / 3600, 4 / 3600]
+    assert minutes.lines[1].get_xdata().tolist() == [2 / 60, 4 / 60]
+    assert figure.axes[-1].get_xlabel() == "minutes of training"
     assert loss.get_yscale() == "linear"  # one loss is 0
     natural = figure.axes[2]
     assert natural.lines[0].get_xydata()[0].tolist() == pytest.approx([0, 0.15])
+
+
+def test_the_clock_is_the_wall_or_the_processor(runs, tmp_path):
+    path = runs[1] / "metrics.jsonl"
+    with pytest.raises(DataError, match=r"b/metrics.jsonl: no step has cpu_s"):
+        read_runs([runs[1]], "cpu")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    timed = [{**line, **({"cpu_s": 3.0 * line["step_s"]} if "step_s" in line else {})} for line in lines]
+    path.write_text("".join(json.dumps(line) + "\n" for line in timed))
+    (wall,), (cpu,) = read_runs([runs[1]]), read_runs([runs[1]], "cpu")
+    assert cpu.series("loss")[1] == [3 * seconds for seconds in wall.series("loss")[1]]
+    assert (wall.seconds, cpu.seconds) == (4.0, 12.0)
+    assert plot_curves([cpu]).axes[-1].get_xlabel() == "CPU minutes of training"
+    with pytest.raises(ValueError, match=r"--clock: unknown 'sun'; known: wall, cpu"):
+        read_runs([runs[1]], "sun")
 
 
 @pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
