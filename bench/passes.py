@@ -1,6 +1,10 @@
-"""Time of every pass of CROWN on a GPU, nothing pruned: the last column of the table in bench/README.md.
+"""Time of every pass of CROWN and of its gradient, nothing pruned: the column "measured" of bench/cost.md.
 
-python -m bench.passes --device cuda --out bench/results/gpu-passes.json
+    python -m bench.passes --device cuda --out bench/results/passes-gpu.json
+    python -m bench.passes --device cpu --out bench/results/passes-cpu.json     with one thread
+
+Hidden layers have both sides and margins their lower bounds, as a training step has them; in the gradient every row
+has one.
 """
 
 import argparse
@@ -8,39 +12,54 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import glsk
 from bench import environment
 from bench.workloads import workload
 from glsk import backends, ops
+from glsk.geometry import encode
 from glsk.precision import TRAINING_DEFAULT, using_precision
 
-SIZES = {"cnn3": (256, 512), "cnn5": (32, 64)}
+SIZES = {"cuda": {"cnn3": (256, 512), "cnn5": (32, 64)}, "cpu": {"cnn3": (16, 64), "cnn5": (4, 16)}}
+"""Members and samples, by device and network."""
+BACKENDS = {"cuda": ["cuda", "triton"], "cpu": ["cpu"]}
 
 
-@contextmanager
-def _timed(backend: str, seconds: dict[str, float], device: str) -> Iterator[None]:
-    """Adds up the time of each pass; the device has nothing else to do meanwhile."""
-    known = ops.crown_pass._implementations
-    run: Callable[..., Any] = known.get(backend, ops.crown_pass.reference)
+@dataclass(frozen=True)
+class Pass:
+    """One pass as an op's operands, and those among them that a training step differentiates for."""
 
-    def call(*operands: Any) -> Any:
-        weights, C = operands[2], operands[7]
-        name = f"layer {len(weights) - 1}" if C is None else "margins"
-        results: list[Any] = []
-        seconds[name] = seconds.get(name, 0.0) + elapsed(lambda: results.append(run(*operands)), device)
-        return results[0]
+    name: str
+    operands: tuple[Any, ...]
+    wanted: tuple[Tensor, ...]
 
-    known[backend] = call
-    try:
-        yield
-    finally:
-        known[backend] = run
+
+def passes(net: str, members: int, samples: int, device: str, backend: str) -> Iterator[Pass]:
+    """The passes of a network around which a population lies, with the bounds that CROWN gives its hidden layers."""
+    work = workload(net, members, samples).to(device)
+    bounded = glsk.BoundedModule(work.net, tuple(work.x_L.shape[1:]))
+    inner = bounded.intermediate_bounds(
+        x_L=work.x_L, x_U=work.x_U, params=work.params, backend=backend, memory_limit=8 << 30, check_finite=False
+    )
+    population = glsk.population.assemble(bounded.chain, work.params)
+    layers = bounded.chain.geometry
+    leaf = lambda tensors: [t.detach().requires_grad_() for t in tensors]  # noqa: E731
+    weights, biases = leaf(population.weights), leaf(population.biases)
+    lowers, uppers = (leaf(bounds[end] for bounds in inner.values()) for end in (0, 1))
+    box = work.x_L.flatten(1)[None], work.x_U.flatten(1)[None]
+    for k in range(1, len(layers)):
+        n, spec = k + 1, k == len(layers) - 1
+        given = weights[:n], biases[:n], lowers[:k], uppers[:k]
+        rest = [box[0].new_empty(0)] * k, work.C if spec else None, None, None, encode(layers[:n]), [0.0] * n
+        operands = (*box, *given, *rest, "adaptive", not spec)
+        yield Pass("margins" if spec else f"layer {k}", operands, tuple(t for some in given for t in some))
 
 
 def elapsed(call: Callable[[], object], device: str) -> float:
@@ -58,47 +77,51 @@ def elapsed(call: Callable[[], object], device: str) -> float:
     return 1e-3 * float(begin.elapsed_time(end))
 
 
-def measure(
-    net: str, members: int, samples: int, device: str, backend: str = "auto", repeats: int = 5
-) -> list[dict[str, object]]:
-    """Nanoseconds a (member, sample) of each pass: the median of some calls, after one that compiles."""
-    work = workload(net, members, samples).to(device)
-    bounded = glsk.BoundedModule(work.net, tuple(work.x_L.shape[1:]))
-    chosen = backends.resolve(backend, torch.device(device), torch.float32)
-    calls: list[dict[str, float]] = []
-    for _ in range(repeats + 1):
-        seconds: dict[str, float] = {}
-        with _timed(chosen, seconds, device), using_precision(TRAINING_DEFAULT):
-            bounded.compute_bounds(
-                x_L=work.x_L, x_U=work.x_U, C=work.C, params=work.params, backend=chosen, prune=False,
-                bound_upper=False, memory_limit=8 << 30, check_finite=False,
-            )  # fmt: skip
-        calls.append(seconds)
-    return [
-        {
-            "net": net,
-            "pass": name,
-            "backend": chosen,
-            "members": members,
-            "samples": samples,
-            "ns": 1e9 * statistics.median(call[name] for call in calls[1:]) / work.pairs,
-        }
-        for name in calls[0]
-    ]
+@torch.no_grad()
+def _forward(each: Pass, backend: str) -> object:
+    return ops.crown_pass(*each.operands, backend=backend)
+
+
+def measure(net: str, members: int, samples: int, device: str, backend: str, repeats: int = 5) -> Iterator[dict]:
+    """Nanoseconds a (member, sample) of each pass and gradient: the median of some calls, after one that compiles."""
+    for each in passes(net, members, samples, device, backend):
+        calls: dict[str, Callable[[], object]] = {"forward": partial(_forward, each, backend)}
+        if ops.crown_pass.has_backward(backend):  # else it is the reference's
+            outputs = [t for t in ops.crown_pass(*each.operands, backend=backend) if t.numel()]
+            grads = [torch.ones_like(t) for t in outputs]
+            calls["gradient"] = partial(torch.autograd.grad, outputs, each.wanted, grads, retain_graph=True)
+        for direction, call in calls.items():
+            with using_precision(TRAINING_DEFAULT):
+                call()
+                seconds = [elapsed(call, device) for _ in range(repeats)]
+            yield {
+                "net": net, "pass": each.name, "direction": direction, "backend": backend, "members": members,
+                "samples": samples, "ns": 1e9 * statistics.median(seconds) / (members * samples),
+            }  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.passes", description=__doc__)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--backend", default="auto")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.passes", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cuda", help="cuda, cuda:1, ... or cpu")
+    parser.add_argument("--backends", nargs="+", help="default: all of the device's")
+    parser.add_argument("--nets", nargs="+", choices=("cnn3", "cnn5"), default=["cnn3", "cnn5"])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, help="JSON file to write")
     options = parser.parse_args(arguments)
+    kind = options.device.partition(":")[0]
+    if kind == "cpu":
+        torch.set_num_threads(1)  # what is predicted is one core
+    found = [name for name in options.backends or BACKENDS[kind] if backends.why_missing(name) is None]
     rows = []
-    for net, (members, samples) in SIZES.items():
-        for row in measure(net, members, samples, options.device, options.backend, options.repeats):
-            rows.append(row)
-            print(f"{net}, {row['pass']}: {row['ns']:,.1f} ns by {row['backend']}", flush=True)
+    for net in options.nets:
+        for backend in found:
+            for row in measure(net, *SIZES[kind][net], options.device, backend, options.repeats):
+                rows.append(row)
+                print(f"{net} {row['pass']} {row['direction']} by {backend}: {row['ns']:,.1f} ns", flush=True)
+    if not rows:
+        raise SystemExit("there is no backend to measure")
     if options.out:
         content = {"machine": environment.describe(options.device), "passes": rows}
         options.out.write_text(json.dumps(content, indent=1) + "\n")

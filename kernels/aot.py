@@ -1,6 +1,6 @@
 """Ahead-of-time compilation: what the compiler makes of every kernel of a network, without a GPU.
 
-Used by the tests (it must build, not spill, fit shared memory and use tensor cores) and by ``bench/cost_model.py``.
+Used by the tests (it must build, not spill, fit shared memory and use tensor cores) and by ``bench/cost``.
 """
 
 import re
@@ -135,7 +135,6 @@ def compile_small(plan: Plan, capability: int) -> list[Binary]:
         (rows.unstable_rows_kernel, {"UPPER": True, "BLOCK": rows.BLOCK}),
         (relu_relaxation.channel_last_slopes_kernel, {"MASK": False, "BLOCK": relu_relaxation.BLOCK}),
         (relu_relaxation.channel_last_slopes_kernel, {"MASK": True, "BLOCK": relu_relaxation.BLOCK}),
-        (relu_relaxation.relu_relaxation_kernel, {"BLOCK": relu_relaxation.BLOCK}),
         (hbox_relu.hbox_relu_kernel, {"LEAK": 0.0, "BLOCK": hbox_relu.BLOCK}),
         (
             robust_cross_entropy.robust_cross_entropy_kernel,

@@ -1,6 +1,6 @@
 """Tile sizes, chosen by shape: the only place that holds them, as data.
 
-The numbers come from compiled code and the cost model in ``bench/cost_model.py``; they have not been tuned on a device.
+The numbers come from compiled code and the cost model (``python -m bench.cost``); they have not been tuned on a device.
 """
 
 from collections.abc import Sequence

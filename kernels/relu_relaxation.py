@@ -1,14 +1,12 @@
-"""The DeepPoly relaxation of a ReLU, as an op and, channel last, for the engine of the passes."""
+"""The DeepPoly relaxation of a ReLU, channel last, for the engine of the passes."""
 
 import torch
 import triton
 import triton.language as tl
-from glsk.kernels.launch import on
 from glsk.kernels.plan import spatial
 from glsk.kernels.shape import Plan
 from torch import Tensor
 
-from glsk import ops
 from glsk.geometry import Geometry
 
 BLOCK = 1024
@@ -26,32 +24,6 @@ def upper_line(lower, upper):
     slope = tl.where(active, 1.0, tl.where(stable, 0.0, upper * factor / tl.where(stable, 1.0, width)))
     intercept = tl.where(stable, 0.0, -slope * lower)
     return tl.where(finite, slope, float("nan")), tl.where(finite, intercept, float("nan"))
-
-
-@triton.jit
-def relu_relaxation_kernel(lower_ptr, upper_ptr, low_slope_ptr, slope_ptr, intercept_ptr, size, BLOCK: tl.constexpr):
-    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    mask = at < size
-    lower = tl.load(lower_ptr + at, mask=mask, other=0.0)
-    upper = tl.load(upper_ptr + at, mask=mask, other=0.0)
-    slope, intercept = upper_line(lower, upper)
-    low_slope = tl.where((lower >= 0.0) | ((upper > 0.0) & (upper > -lower)), 1.0, 0.0)
-    low_slope = tl.where(slope == slope, low_slope, slope)  # NaN stays
-    tl.store(low_slope_ptr + at, low_slope, mask=mask)
-    tl.store(slope_ptr + at, slope, mask=mask)
-    tl.store(intercept_ptr + at, intercept, mask=mask)
-
-
-@ops.relu_relaxation.implement("triton")
-def relu_relaxation(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """As ``glsk.ops.relu_relaxation``."""
-    lower, upper = lower.contiguous(), upper.contiguous()
-    result = torch.empty_like(lower), torch.empty_like(lower), torch.empty_like(lower)
-    if lower.numel():
-        with on(lower):
-            grid = (triton.cdiv(lower.numel(), BLOCK),)
-            relu_relaxation_kernel[grid](lower, upper, *result, lower.numel(), BLOCK=BLOCK, num_warps=4)
-    return result
 
 
 @triton.jit(do_not_specialize=["units", "channels", "slopes"])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.gpu import check, constants, epochs, first, small_case, steps
+from bench.gpu import carried, check, constants, epochs, first, small_case, steps
 from bench.gpu.steps import STEPS, Step
 
 
@@ -132,6 +132,16 @@ def test_a_wrong_bound_is_found(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     monkeypatch.setattr(first, "errors", lambda *_: iter([{"precision": "ieee", "error": float("inf"), "most": 1e-4}]))
     assert first.main(["--device", "cpu"]) == 1
     assert "WRONG" in capsys.readouterr().out
+
+
+def test_carried_kernels_are_taken_where_they_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert carried.fitting("90", tmp_path) is None
+    (tmp_path / carried.LIBRARY).touch()
+    (tmp_path / carried.ORIGIN).write_text(json.dumps(carried.origin(["80", "90"])))
+    assert carried.fitting("90", tmp_path) == tmp_path / carried.LIBRARY
+    assert carried.fitting("100", tmp_path) is None
+    monkeypatch.setattr(carried, "nvcc_version", lambda: "12.4")
+    assert carried.fitting("90", tmp_path) is None
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not there")

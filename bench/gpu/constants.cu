@@ -1,4 +1,4 @@
-// What a device does, measured: fused multiply-adds, tensor-core products, bytes from L2, and its clock.
+// What a device does, measured: fused multiply-adds, tensor-core products, bytes from L2 and from HBM, and its clock.
 #include <cuda_runtime.h>
 
 #include <cstdio>
@@ -67,6 +67,16 @@ __global__ void clocks(float* out, long long* cycles, long long* nanoseconds, in
     out[blockIdx.x * THREADS + threadIdx.x] = sum;
 }
 
+// All blocks together read a buffer that fits no cache, once.
+__global__ void streams(const float4* from, float* out, long long count) {
+    float sum = 0.f;
+    for (long long i = blockIdx.x * static_cast<long long>(THREADS) + threadIdx.x; i < count; i += gridDim.x * THREADS) {
+        const float4 four = __ldcs(from + i);
+        sum += four.x + four.y + four.z + four.w;
+    }
+    out[blockIdx.x * THREADS + threadIdx.x] = sum;
+}
+
 template <class Launch>
 double seconds(Launch launch) {
     cudaEvent_t begin, end;
@@ -89,22 +99,23 @@ int main() {
     cudaDeviceProp device;
     check(cudaGetDeviceProperties(&device, 0));
     const int blocks = device.multiProcessorCount * 8;
-    const long long bytes = 16LL << 20, count = bytes / 16;
+    const long long bytes = 16LL << 20, count = bytes / 16, far = 2LL << 30;
     float* out;
     float4* buffer;
     long long* times;
-    check(cudaMalloc(&out, blocks * THREADS * sizeof(float))), check(cudaMalloc(&buffer, bytes));
-    check(cudaMalloc(&times, 2 * sizeof(long long))), check(cudaMemset(buffer, 0, bytes));
+    check(cudaMalloc(&out, blocks * THREADS * sizeof(float))), check(cudaMalloc(&buffer, far));
+    check(cudaMalloc(&times, 2 * sizeof(long long))), check(cudaMemset(buffer, 0, far));
     const int rounds = 20000, few = 2;
     const double threads = double(blocks) * THREADS;
     const double fma = threads * rounds * CHAINS / seconds([&] { multiply_adds<<<blocks, THREADS>>>(out, rounds); });
     const double mma = threads / 32 * rounds * CHAINS / seconds([&] { products<<<blocks, THREADS>>>(out, rounds); });
     const double l2 = double(blocks) * few * bytes / seconds([&] { reads<<<blocks, THREADS>>>(buffer, out, count, few); });
+    const double hbm = far / seconds([&] { streams<<<blocks, THREADS>>>(buffer, out, far / 16); });
     seconds([&] { clocks<<<blocks, THREADS>>>(out, times, times + 1, 200000); });
     long long measured[2];
     check(cudaMemcpy(measured, times, sizeof measured, cudaMemcpyDeviceToHost));
     std::printf("{\"device\": \"%s\", \"multiprocessors\": %d, \"clock_hz\": %.4g, \"fma_per_s\": %.4g, "
-                "\"mma_m16n8k16_per_s\": %.4g, \"l2_bytes_per_s\": %.4g}\n",
-                device.name, device.multiProcessorCount, 1e9 * double(measured[0]) / double(measured[1]), fma, mma, l2);
+                "\"mma_m16n8k16_per_s\": %.4g, \"l2_bytes_per_s\": %.4g, \"hbm_bytes_per_s\": %.4g}\n",
+                device.name, device.multiProcessorCount, 1e9 * double(measured[0]) / double(measured[1]), fma, mma, l2, hbm);
     return 0;
 }

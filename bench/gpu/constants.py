@@ -1,4 +1,4 @@
-"""Measures the constants of the cost models on this GPU (constants.cu): multiply-adds, tensor-core products, L2, clock.
+"""Measures the cost model's constants on this GPU (constants.cu): multiply-adds, products, L2, HBM, clock.
 
 python -m bench.gpu.constants --out constants.json
 """

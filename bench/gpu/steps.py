@@ -67,5 +67,6 @@ STEPS = (
         300,
     ),
     Step("ops", _module("pytest", "-q", "bench", "--benchmark-json={out}/ops.json"), 240),
+    Step("cost", _module("bench.cost", "--constants", "{out}/constants.json"), 120),
     Step("compare", _module("bench.compare", "--device", "cuda", "--out", "{out}/compare.json"), 400),
 )  # fmt: skip

@@ -34,8 +34,6 @@ std::int64_t backward_blocks(const Pass& pass, bool is_double);
 void run_ibp(const Interval& interval, bool is_double, void* stream);
 void run_ibp_backward(const Interval& interval, const IntervalGradient& gradient, bool is_double, void* stream,
                       const Allocate& allocate);
-void run_relu_relaxation(const void* lower, const void* upper, void* lower_slope, void* upper_slope, void* intercept,
-                         std::int64_t size, bool is_double, void* stream);
 void run_hbox_relu(const void* box_lower, const void* box_upper, const void* lower, const void* upper, void* out_lower,
                    void* out_upper, double leak, std::int64_t size, bool is_double, void* stream);
 void run_robust_cross_entropy(const View& margins, std::int64_t members, std::int64_t samples, std::int64_t rows,

@@ -195,14 +195,6 @@ PYBIND11_MODULE(_CUDA, module) {
                py::arg("weight"), py::arg("lower"), py::arg("upper"), py::arg("addresses"), py::arg("allocate"),
                "Addresses of the gradients of lower and upper bounds; of the box and the parameters, or 0.");
     module.def(
-        "run_relu_relaxation",
-        [](int device, Address stream, bool is_double, std::int64_t size, const std::array<Address, 5>& at) {
-            const OnDevice on(device);
-            glsk::cuda::run_relu_relaxation(pointer(at[0]), pointer(at[1]), pointer(at[2]), pointer(at[3]),
-                                            pointer(at[4]), size, is_double, pointer(stream));
-        },
-        py::arg("device"), py::arg("stream"), py::arg("is_double"), py::arg("size"), py::arg("addresses"));
-    module.def(
         "run_hbox_relu",
         [](int device, Address stream, bool is_double, std::int64_t size, const std::array<Address, 6>& at,
            double leak) {

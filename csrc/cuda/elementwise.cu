@@ -1,4 +1,4 @@
-// relu_relaxation and hbox_relu: one value in, one value out.
+// hbox_relu: one value in, one value out.
 #include "api.h"
 #include "platform.cuh"
 #include "relaxation.cuh"
@@ -7,15 +7,6 @@ namespace glsk::cuda {
 namespace {
 
 constexpr int THREADS = 256;
-
-template <class T>
-__global__ void relaxation_kernel(const T* lower, const T* upper, T* lower_slope, T* upper_slope, T* intercept,
-                                  const std::int64_t size, const std::int64_t first) {
-    const std::int64_t i = (first + blockIdx.x) * THREADS + threadIdx.x;
-    if (i >= size) return;
-    const Lines<T> lines = relu_lines(Rule::adaptive, lower[i], upper[i]);
-    lower_slope[i] = lines.lower_slope, upper_slope[i] = lines.upper_slope, intercept[i] = lines.upper_intercept;
-}
 
 template <class T>
 __global__ void hbox_kernel(const T* box_lower, const T* box_upper, const T* lower, const T* upper, T* out_lower,
@@ -40,13 +31,6 @@ T* out(void* pointer) {
 }
 
 template <class T>
-void relaxation(const void* lower, const void* upper, void* lower_slope, void* upper_slope, void* intercept,
-                std::int64_t size, void* stream) {
-    launch_pairs("relu_relaxation", relaxation_kernel<T>, divide_up<std::int64_t>(size, THREADS), 1, THREADS, 0, stream,
-                 in<T>(lower), in<T>(upper), out<T>(lower_slope), out<T>(upper_slope), out<T>(intercept), size);
-}
-
-template <class T>
 void hbox(const void* box_lower, const void* box_upper, const void* lower, const void* upper, void* out_lower,
           void* out_upper, double leak, std::int64_t size, void* stream) {
     launch_pairs("hbox_relu", hbox_kernel<T>, divide_up<std::int64_t>(size, THREADS), 1, THREADS, 0, stream,
@@ -55,12 +39,6 @@ void hbox(const void* box_lower, const void* box_upper, const void* lower, const
 }
 
 }  // namespace
-
-void run_relu_relaxation(const void* lower, const void* upper, void* lower_slope, void* upper_slope, void* intercept,
-                         std::int64_t size, bool is_double, void* stream) {
-    (is_double ? relaxation<double> : relaxation<float>)(lower, upper, lower_slope, upper_slope, intercept, size,
-                                                         stream);
-}
 
 void run_hbox_relu(const void* box_lower, const void* box_upper, const void* lower, const void* upper, void* out_lower,
                    void* out_upper, double leak, std::int64_t size, bool is_double, void* stream) {

@@ -1,4 +1,4 @@
-// The pass of a convolution that reads a convolution: the middle pass of CNN3, the second of CNN5.
+// The pass of a 4 x 4 convolution that reads a 5 x 5 one of stride 2: the middle pass of CNN3, the second of CNN5.
 //
 // A thread is one lane: a row (an output unit) and a side (lower or upper). The row sees a patch of the input of
 // ((K2 - 1) S1 + K1)^2 values, 11 x 11 for CNN3, and the thread holds its coefficients in registers from first to last.
@@ -17,10 +17,14 @@ namespace {
 
 constexpr int THREADS = 128;
 constexpr int MAX_CHUNK = 1024;
+constexpr int K1 = 5, S1 = 2, K2 = 4;  // kernels of the first and the second convolution, stride of the first
+constexpr int PATCH = (K2 - 1) * S1 + K1;
+constexpr int PITCH1 = divide_up(K1 * K1, 4) * 4, PITCH2 = divide_up(K2, 4) * 4;  // floats of a filter, of a row of taps
+constexpr int EARLY = K1 * (K1 - 1);  // taps of the first filter kept in registers: all but its last row
 
 // Floats between two rows' weights of one hidden channel: K2 rows of taps, each padded to whole float4s, and one float4
 // more, so that neighbouring rows, which neighbouring lanes read at once, start in different banks.
-__host__ __device__ constexpr int w2_pitch(int K2) { return K2 * divide_up(K2, 4) * 4 + 4; }
+constexpr int W2_PITCH = K2 * PITCH2 + 4;
 
 // Where the shared memory's parts begin, in floats, for one call. slopes come first.
 struct Shape {
@@ -30,7 +34,7 @@ struct Shape {
     int w2_channel;                   // bytes to the next hidden channel of w2
     int w2, w1, box, bias, list, counts, total;
 
-    Shape(const Pass& pass, int K2, int S1, int K1) {
+    explicit Shape(const Pass& pass) {
         const Layer& first = pass.layer[0];
         const Layer& second = pass.layer[1];
         hidden_height = (second.out_height - 1) * second.stride_height + K2;
@@ -39,11 +43,11 @@ struct Shape {
         box_width = (hidden_width - 1) * S1 + K1;
         slopes_row = hidden_width * 16;
         slopes_rest = (hidden_height - K2) * hidden_width * 16;
-        w2_channel = second.out_channels * w2_pitch(K2) * 4;
+        w2_channel = second.out_channels * W2_PITCH * 4;
         const int channels = first.out_channels;
         w2 = channels * hidden_height * hidden_width * 4;
-        w1 = w2 + channels * second.out_channels * w2_pitch(K2);
-        box = w1 + first.in_channels * channels * divide_up(K1 * K1, 4) * 4;
+        w1 = w2 + channels * second.out_channels * W2_PITCH;
+        box = w1 + first.in_channels * channels * PITCH1;
         bias = box + first.in_channels * box_height * box_width * 2;
         list = bias + second.out_channels;
         counts = list + pass.chunk;
@@ -57,9 +61,7 @@ struct Unit {
     bool inside;
 };
 
-template <int K2, int S1, int K1>
 __device__ void fill(const Pass& pass, const Shape& shape, std::int64_t p, std::int64_t b, float* memory) {
-    constexpr int PITCH2 = divide_up(K2, 4) * 4, PITCH1 = divide_up(K1 * K1, 4) * 4;
     const Layer& first = pass.layer[0];
     const Layer& second = pass.layer[1];
     float4* slopes = reinterpret_cast<float4*>(memory);
@@ -82,7 +84,7 @@ __device__ void fill(const Pass& pass, const Shape& shape, std::int64_t p, std::
                                         : float4{0.f, 0.f, 0.f, 0.f};
         });
     const float* weight2 = weight_of<float>(second, p);
-    for (Strided i(second.out_channels, w2_pitch(K2)); i.outer < first.out_channels; i.next()) {
+    for (Strided i(second.out_channels, W2_PITCH); i.outer < first.out_channels; i.next()) {
         const int ky = i.inner / PITCH2, kx = i.inner % PITCH2, from = (i.middle * first.out_channels + i.outer) * K2;
         memory[shape.w2 + i.index] = kx < K2 && ky < K2 ? weight2[(from + ky) * K2 + kx] : 0.f;
     }
@@ -124,12 +126,8 @@ __device__ __forceinline__ void load(float (&to)[count], const float* from) {
 // The coefficients of a lane's patch of one input channel; the constants of all its steps are added to constant.
 // slopes: the shared address of the window's first entry, 8 bytes into it for an upper bound, which swaps the entry's
 // halves. It and w2 are stepped in bytes by constants of the call, which an instruction reads without a register.
-template <int K2, int S1, int K1, int PATCH>
 __device__ __forceinline__ void walk(const Shape& shape, int channels, unsigned slopes, const char* w2,
                                      const float* w1, float (&patch)[PATCH][PATCH], float& constant) {
-    constexpr int PITCH2 = divide_up(K2, 4) * 4, PITCH1 = divide_up(K1 * K1, 4) * 4;
-    // The last row of a 5 x 5 filter is read again for every ky: with all of it in registers they would not suffice.
-    constexpr int LATE = K1 >= 5 ? K1 : 0;
 #pragma unroll
     for (int i = 0; i < PATCH; ++i) {
 #pragma unroll
@@ -137,7 +135,7 @@ __device__ __forceinline__ void walk(const Shape& shape, int channels, unsigned 
     }
 #pragma unroll 1
     for (int c = 0; c < channels; ++c) {
-        float tap[K1 * K1 - LATE];
+        float tap[EARLY];  // the last row is read again for every ky: with all in registers they would not suffice
         load(tap, w1);
 #pragma unroll
         for (int ky = 0; ky < K2; ++ky) {
@@ -151,12 +149,12 @@ __device__ __forceinline__ void walk(const Shape& shape, int channels, unsigned 
                 constant += a[kx] * step.y;
                 a[kx] *= step.x;
 #pragma unroll
-                for (int t = 0; t < K1 * K1 - LATE; ++t) {
+                for (int t = 0; t < EARLY; ++t) {
                     patch[ky * S1 + t / K1][kx * S1 + t % K1] += a[kx] * tap[t];
                 }
             }
 #pragma unroll
-            for (int t = K1 * K1 - LATE; t < K1 * K1; ++t) {
+            for (int t = EARLY; t < K1 * K1; ++t) {
                 const float late = load_again(w1 + t);
 #pragma unroll
                 for (int kx = 0; kx < K2; ++kx) patch[ky * S1 + t / K1][kx * S1 + t % K1] += a[kx] * late;
@@ -170,7 +168,6 @@ __device__ __forceinline__ void walk(const Shape& shape, int channels, unsigned 
 }
 
 // The patch meets the box: adds A c to middle and |A| r to radius.
-template <int PATCH>
 __device__ __forceinline__ void meet(const Shape& shape, const float2* box, const float (&patch)[PATCH][PATCH],
                                      float& middle, float& radius) {
 #pragma unroll
@@ -202,11 +199,10 @@ struct Row {
 
 // ONE: a single input channel. BLOCKS: thread blocks a multiprocessor should hold, which limits the registers of a
 // thread, to 168 with three and to 255 with two.
-template <int K2, int S1, int K1, bool ONE, int BLOCKS>
+template <bool ONE, int BLOCKS>
 __global__ void __launch_bounds__(THREADS, BLOCKS)
     patch_kernel(const Pass pass, const Shape shape, const std::int64_t first_pair) {
     GLSK_SHARED(memory);
-    constexpr int PATCH = (K2 - 1) * S1 + K1;
     const Layer& first = pass.layer[0];
     const Layer& second = pass.layer[1];
     float* shared = reinterpret_cast<float*>(memory);
@@ -221,7 +217,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
         unstable_rows<float>(pass, p, b, start, size, list, counts);
         if (unstable == 0) return;
         for (int i = threadIdx.x; i < unstable; i += THREADS) list[i] = Row::pack(second, start + list[i]);
-        fill<K2, S1, K1>(pass, shape, p, b, shared);
+        fill(pass, shape, p, b, shared);
         __syncthreads();
     }
     const int sides = pass.signs - 1;  // a row's lower and upper bounds are neighbouring lanes
@@ -235,11 +231,11 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
                 const int lane = round + thread_index();
                 const Row row(list[lane >> sides]);
                 const int y = row.y * second.stride_height, x = row.x * second.stride_width;
-                walk<K2, S1, K1>(
+                walk(
                     shape, first.out_channels,
                     shared_address(memory) + (y * shape.hidden_width + x) * sizeof(float4) + (lane & sides) * 8,
-                    reinterpret_cast<const char*>(shared + shape.w2 + row.channel * w2_pitch(K2)),
-                    shared + shape.w1 + in * first.out_channels * divide_up(K1 * K1, 4) * 4, patch, constant);
+                    reinterpret_cast<const char*>(shared + shape.w2 + row.channel * W2_PITCH),
+                    shared + shape.w1 + in * first.out_channels * PITCH1, patch, constant);
             }
             if (in == 0) middle = constant;
             const Row row(list[(round + thread_index()) >> sides]);
@@ -263,23 +259,6 @@ bool is_square(const Layer& layer, int kernel, int stride) {
            layer.stride_width == stride;
 }
 
-// Calls serve(kernel, K2, S1, K1) of the instance made for the shapes; false if there is none.
-template <class Serve>
-bool with_instance(const Pass& pass, Serve serve) {
-    const Layer& first = pass.layer[0];
-    const Layer& second = pass.layer[1];
-    if (pass.layers != 2 || pass.C.data != nullptr || (first.relu && first.around.are_lines())) return false;
-    const auto matches = [&](int K2, int S1, int K1) {
-        return is_square(first, K1, S1) && is_square(second, K2, second.stride_height);
-    };
-    if (matches(4, 2, 5) && first.in_channels == 1) return serve(patch_kernel<4, 2, 5, true, 3>, 4, 2, 5);
-    if (matches(4, 2, 5)) return serve(patch_kernel<4, 2, 5, false, 2>, 4, 2, 5);
-    if (matches(4, 2, 4)) return serve(patch_kernel<4, 2, 4, false, 3>, 4, 2, 4);
-    if (matches(3, 2, 3)) return serve(patch_kernel<3, 2, 3, false, 3>, 3, 2, 3);
-    if (matches(3, 1, 3)) return serve(patch_kernel<3, 1, 3, false, 3>, 3, 1, 3);
-    return false;
-}
-
 // A chunk holds every row unless that leaves multiprocessors idle.
 Pass in_chunks(Pass pass) {
     const std::int64_t pairs = pass.members * pass.samples;
@@ -293,25 +272,23 @@ Pass in_chunks(Pass pass) {
 }  // namespace
 
 bool fits_patch(const Pass& pass) {
-    return with_instance(pass, [&](auto, int K2, int S1, int K1) {
-        // The sizes first, so that the sum below cannot overflow an int.
-        const std::int64_t weights = pass.layer[1].in_features() * 16;
-        const Layer& last = pass.layer[1];
-        if (std::max({last.out_channels, last.out_height, last.out_width}) >= Row::LIMIT) return false;
-        return weights < (1 << 20) && pass.layer[0].in_features() < (1 << 20) && pass.rows < (1 << 30) &&
-               std::int64_t(4) * Shape(in_chunks(pass), K2, S1, K1).total <=
-                   attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
-    });
+    const Layer& first = pass.layer[0];
+    const Layer& last = pass.layer[1];
+    if (pass.layers != 2 || pass.C.data != nullptr || (first.relu && first.around.are_lines())) return false;
+    if (!is_square(first, K1, S1) || !is_square(last, K2, last.stride_height)) return false;
+    // The sizes first, so that the sum below cannot overflow an int.
+    const std::int64_t weights = last.in_features() * 16;
+    if (std::max({last.out_channels, last.out_height, last.out_width}) >= Row::LIMIT) return false;
+    return weights < (1 << 20) && first.in_features() < (1 << 20) && pass.rows < (1 << 30) &&
+           std::int64_t(4) * Shape(in_chunks(pass)).total <= attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
 }
 
 void run_patch(Pass pass, void* stream) {
     pass = in_chunks(pass);
-    with_instance(pass, [&](auto kernel, int K2, int S1, int K1) {
-        const Shape shape(pass, K2, S1, K1);
-        launch_pairs("the patch kernel", kernel, pass.members * pass.samples, pass.chunks, THREADS,
-                     std::size_t(4) * shape.total, stream, pass, shape);
-        return true;
-    });
+    const Shape shape(pass);
+    const auto kernel = pass.layer[0].in_channels == 1 ? patch_kernel<true, 3> : patch_kernel<false, 2>;
+    launch_pairs("the patch kernel", kernel, pass.members * pass.samples, pass.chunks, THREADS,
+                 std::size_t(4) * shape.total, stream, pass, shape);
 }
 
 }  // namespace glsk::cuda

@@ -108,12 +108,6 @@ def ibp_affine(
     return out[0], out[1]
 
 
-@ops.relu_relaxation.implement("cuda")
-def relu_relaxation(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    lines = _elementwise(_CUDA.run_relu_relaxation, lower, upper, outputs=3)
-    return lines[0], lines[1], lines[2]
-
-
 @ops.hbox_relu.implement("cuda")
 def hbox_relu(box_lower: Tensor, box_upper: Tensor, lower: Tensor, upper: Tensor, leak: float) -> tuple[Tensor, Tensor]:
     box = _elementwise(_CUDA.run_hbox_relu, box_lower, box_upper, lower, upper, outputs=2, options=(leak,))

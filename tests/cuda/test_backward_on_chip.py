@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import glsk
-from bench import cost_backward
+from bench.cost.gradient import layout
 from glsk import backends, models
 from glsk.geometry import encode
 from tests.cuda.emulation import Emulation
@@ -35,7 +35,7 @@ def test_the_passes_of_cnn3(launcher: ModuleType, backward: ModuleType, rows: in
     layers = list(chain_ if rows else chain_[:2])
     counted = backends.pass_workspace("cuda", tuple(layers), rows, torch.device("cpu"), torch.float32, backward=True)
     sums = -(-sum(layer.out_channels * (math.prod(layer.weight_shape[1:]) + 1) for layer in layers) // 32) * 32
-    assert cost_backward.layout(layers, rows).on_chip
+    assert layout(layers, rows).on_chip
     assert counted.passes[1].program == 4 * sums  # the rest is shared memory
     case = problem(layers, members=1, samples=1, rows=rows)
     values = [*operands(case), encode(layers), [0.0] * len(layers), "adaptive", True]
@@ -45,9 +45,9 @@ def test_the_passes_of_cnn3(launcher: ModuleType, backward: ModuleType, rows: in
 def test_the_cost_model_knows_what_fits(device: Emulation, launcher: ModuleType, backward: ModuleType) -> None:
     """The kernel takes shared memory from as many bytes on as the model says, and not from one less."""
     layers = CHAINS["CNN3, smaller"]
-    cpu, needed = torch.device("cpu"), cost_backward.layout(layers, 9).shared
+    cpu, needed = torch.device("cpu"), layout(layers, 9).shared
     for limit, on_chip in ((needed, True), (needed - 1, False)):
         device.set(shared_limit=limit)
         found = backends.pass_workspace("cuda", tuple(layers), 9, cpu, torch.float32, backward=True).passes[1]
-        assert cost_backward.layout(layers, 9, limit).on_chip == on_chip
+        assert layout(layers, 9, limit).on_chip == on_chip
         assert (found.program < 50_000) == on_chip

@@ -3,16 +3,15 @@
 No GPU is needed, only nvcc; the disassembly also needs cuobjdump, which CUDA's toolkit and Triton's package have.
 """
 
-import importlib.util
 import re
-import shutil
 import subprocess
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from bench.cost import sass
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
@@ -22,7 +21,7 @@ REGISTERS = 65536  # of a multiprocessor, both architectures
 # Kernel name -> (threads a block, blocks that a multiprocessor must be able to hold by its registers). The first that
 # is found in the mangled name counts.
 OCCUPANCY = {
-    "patch_kernelILi4ELi2ELi5ELb0": (128, 2),
+    "patch_kernelILb0": (128, 2),
     "patch_kernel": (128, 3),
     "margins_kernel": (128, 2),
     "deep_kernel": (256, 1),
@@ -35,7 +34,6 @@ OCCUPANCY = {
     "conv_kernelIf": (128, 5),
     "conv_kernelId": (128, 3),
     "linear_kernel": (64, 6),
-    "relaxation_kernel": (256, 4),
     "hbox_kernel": (256, 4),
     "loss_kernel": (256, 4),
     "probe_kernel": (1, 1),
@@ -53,21 +51,10 @@ class Kernel:
     spilled: int
 
 
-def nvcc() -> str | None:
-    return shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
-
-
-def cuobjdump() -> str | None:
-    spec = importlib.util.find_spec("triton")
-    packaged = Path(spec.origin).parent / "backends" / "nvidia" / "bin" / "cuobjdump" if spec and spec.origin else None
-    candidates = ["cuobjdump", "/usr/local/cuda/bin/cuobjdump", str(packaged)]
-    return next((path for name in candidates if (path := shutil.which(name))), None)
-
-
 @pytest.fixture(scope="module")
 def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, str]]:
     """Source name -> its object, and what ptxas reported."""
-    compiler = nvcc()
+    compiler = sass.nvcc()
     if compiler is None:
         pytest.skip("nvcc is not there")
     folder = tmp_path_factory.mktemp("cuda")
@@ -125,25 +112,10 @@ def test_enough_blocks_fit_a_multiprocessor(kernels: list[Kernel]) -> None:
         assert warps // -(-threads // 32) >= blocks, kernel
 
 
-def loops(sass: str, name: str) -> list[Counter[str]]:
-    """The instructions of every loop of a kernel, by opcode with its width: ``LDS.128``."""
-    function = next(part for part in sass.split("Function : ")[1:] if name in part.split("\n", 1)[0])
-    lines = re.findall(r"^\s+/\*([0-9a-f]{4,5})\*/\s+(?:@!?U?P\w+\s+)?([^;]*);", function, re.MULTILINE)
-    at = {int(address, 16): i for i, (address, _) in enumerate(lines)}
-    found = []
-    for i, (address, text) in enumerate(lines):
-        branch = re.match(r"BRA\S*\s.*?0x([0-9a-f]+)", text)
-        if branch and int(branch[1], 16) < int(address, 16):
-            found.append(Counter(text.split()[0] for _, text in lines[at[int(branch[1], 16)] : i + 1]))
-    return found
-
-
 def disassembled(made: Path, arch: str) -> str:
-    tool = cuobjdump()
-    if tool is None:
+    if sass.cuobjdump() is None:
         pytest.skip("cuobjdump is not there")
-    command = [tool, "--dump-sass", "--gpu-architecture", f"sm_{arch}", str(made)]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return sass.disassembled(made, arch)
 
 
 @pytest.mark.parametrize("arch", ARCHS)
@@ -151,7 +123,7 @@ def disassembled(made: Path, arch: str) -> str:
     ("source", "name", "least", "share"),
     [
         # 16 taps x 25 multiply-adds and 16 constants a hidden channel
-        ("pass_patch", "patch_kernelILi4ELi2ELi5ELb1", 416, 0.78),
+        ("pass_patch", "patch_kernelILb1", 416, 0.78),
         # step 2: 4 pixels x 4 channels x 9 lanes an output channel; step 3: 100 taps x 3 lanes a hidden channel
         ("pass_margins", "margins_kernel", 144, 0.78),
         ("pass_margins", "margins_kernel", 300, 0.70),
@@ -161,9 +133,9 @@ def test_hot_loops(
     objects: dict[str, tuple[Path, str]], arch: str, source: str, name: str, least: int, share: float
 ) -> None:
     """Most of a hot loop is fused multiply-adds; it reads weights 16 bytes at a time and touches no local memory."""
-    sass = disassembled(objects[source][0], arch)
-    innermost = [loop for loop in loops(sass, name) if least <= loop["FFMA"] < 1.1 * least]
-    assert innermost, [loop["FFMA"] for loop in loops(sass, name)]
+    code = disassembled(objects[source][0], arch)
+    innermost = [loop for loop in sass.loops(code, name) if least <= loop["FFMA"] < 1.1 * least]
+    assert innermost, [loop["FFMA"] for loop in sass.loops(code, name)]
     best = max(innermost, key=lambda loop: loop["FFMA"] / loop.total())
     assert best["FFMA"] / best.total() >= share, best
     assert best["LDS.128"] > 0, best
@@ -182,8 +154,8 @@ def test_hot_loops(
 )
 def test_tensor_core_loops(objects: dict[str, tuple[Path, str]], arch: str, products: int, share: float) -> None:
     """CNN5's hot loops: a product in less than five instructions, and no local or generic address."""
-    sass = disassembled(objects["pass_deep"][0], arch)
-    innermost = [loop for loop in loops(sass, "deep_kernelILi1ELb1") if loop["HMMA.16816.F32.BF16"] == products]
+    code = disassembled(objects["pass_deep"][0], arch)
+    innermost = [loop for loop in sass.loops(code, "deep_kernelILi1ELb1") if loop["HMMA.16816.F32.BF16"] == products]
     best = max(innermost, key=lambda loop: products / loop.total())
     assert products / best.total() >= share, best
     assert best["LDS.128"] > 0, best

@@ -9,7 +9,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from bench import cost_cuda
+from bench.cost.deep import layout
 from glsk import backends
 from glsk.geometry import Geometry, linear
 from glsk.precision import using_precision
@@ -289,7 +289,7 @@ def test_the_cost_model_knows_the_layout(
     monkeypatch.setattr(launcher.cuda, "empty", recorded)
     layers = chain(CNN5[0], CNN5[1] if outputs else [*CNN5[1][:2], (1, 4, 2, 1)], outputs)
     given_ = problem(layers, members=1, samples=1)
-    where = cost_cuda.layout(layers, limit << 10)
+    where = layout(layers, limit=limit << 10)
     for change in (0, -1):
         device.set(shared_limit=where.shared + change, multiprocessors=1)
         deep(given_, launcher)

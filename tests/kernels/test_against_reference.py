@@ -191,15 +191,6 @@ def test_float64_is_refused() -> None:
 EDGES = torch.tensor([[-1.0, 1.0], [-1.0, 2.0], [-2.0, 1.0], [0.0, 3.0], [-3.0, 0.0], [0.0, 0.0], [-1e-30, 1e-30]]).T
 
 
-def test_relu_relaxation() -> None:
-    lower = torch.cat([EDGES[0], torch.randn(1100) - 1]).to(DEVICE)
-    upper = torch.cat([EDGES[1], lower.cpu()[EDGES.shape[1] :] + 2 * torch.rand(1100)]).to(DEVICE)
-    found = ops.relu_relaxation(lower, upper, backend="triton")
-    wanted = ops.relu_relaxation.reference(lower.double(), upper.double())
-    for a, b in zip(found, wanted, strict=True):
-        assert_close(a, b, 1e-6)
-
-
 @pytest.mark.parametrize("leak", [0.0, 0.3])
 def test_hbox_relu(leak: float) -> None:
     lower = torch.cat([EDGES[0], torch.randn(1100)]).to(DEVICE)

@@ -78,7 +78,6 @@ def test_every_launcher_binds_its_arguments() -> None:
         "ibp_affine_kernel",
         "pack_first_kernel",
         "pack_stage_kernel",
-        "relu_relaxation_kernel",
         "robust_cross_entropy_kernel",
         "unstable_rows_kernel",
     }

@@ -1,0 +1,156 @@
+"""The CUDA kernel of deep chains (csrc/cuda/pass_deep.cu): what each warp executes, from the shapes and the code."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.cost.device import PARTITIONS, SHARED_LIMIT, Cost, Work
+from bench.cost.sass import Compiled
+from bench.cost.windows import Window, below, units, useful, whole
+from glsk.geometry import Geometry
+
+GROUP = ROWS = 16
+HALF = 512  # bytes of 16 rows x 16 channels of 16-bit numbers
+PRODUCT = 16 * 8 * 16  # multiply-adds of one instruction
+HMMA = "HMMA.16816.F32.BF16"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a thread block lies in shared memory, as ``Shape`` in csrc/cuda/deep.cuh has it."""
+
+    warps: int
+    spilled: bool
+    shared: int
+    tables: int
+    """Bytes of a block's tables in global memory."""
+    spill: int
+    """Bytes of a warp's coefficients in global memory."""
+
+
+def groups(layer: Geometry) -> int:
+    return -(-layer.out_channels // GROUP)
+
+
+def layout(layers: Sequence[Geometry], parts: int = 3, limit: int = SHARED_LIMIT) -> Layout:
+    """The layout of a pass with many members and samples: as many warps as fit, spilling only for more of them.
+
+    ``parts``: products that make one of float32 numbers; with three, coefficients and weights are high and low parts.
+    """
+    fragment = HALF * min(2, parts)
+    *convs, last = layers
+    image, top = convs[0], len(convs) - 1
+    weights = sum(groups(a) * groups(b) * 16 * fragment for a, b in zip(convs[1:], convs[:-1], strict=True))
+    weights += image.in_channels * 3 * fragment
+    rings = [2 * layer.out_width * groups(layer) * fragment for layer in convs[1:]]
+    pairs = image.out_width + 2
+    sums = image.in_channels * 3 * (pairs * 2 * ROWS + 8) * 4
+    tables = sum(8 * layer.out_height * layer.out_width * groups(layer) * GROUP for layer in convs)
+    tables += 16 * image.in_channels * (2 * image.out_height + 4) * pairs
+    rows = min(last.out_features, 1024)
+    for warps in range(8, 0, -1):
+        for spilled in (False, True)[: 1 + (top > 1)]:
+            own = sum(rings) - spilled * rings[-1] + (top + 1) * 16 + sums
+            shared = weights + warps * own + 4 * rows + 4 * (32 * warps + 1)
+            if shared <= limit:
+                return Layout(warps, spilled, shared, tables, spilled * rings[-1])
+    raise ValueError("the deep kernel does not serve this pass")
+
+
+@dataclass(frozen=True)
+class Code:
+    """Instructions of the kernel for one image channel and one group at level 1, and where its operands come from.
+
+    Attributes:
+        last: a cell of level 0, image included, by rows above: the whole loop.
+        middle: a cell of another level, without its products.
+        middle_products: one fragment above in it: its products and what feeds them.
+        channel: assumed, of the last product's further image channels: 12 products, and a pixel's sums and box.
+        row: assumed, of what a row of level 0 costs once; the code has about as many.
+        seed: assumed, of a fragment of the rows' own coefficients.
+        parts: products that make one of float32 numbers; with three, coefficients are high and low parts.
+        taps: bytes of shared memory that a warp reads for a fragment's operands.
+        held: whether level 0's stay in registers along a row.
+        wgmma: whether products are asynchronous, of four warps together.
+    """
+
+    last: dict[int, int]
+    middle: int
+    middle_products: int
+    channel: int = 48
+    row: int = 300
+    seed: int = 150
+    parts: int = 3
+    taps: int = 8 * HALF
+    held: bool = True
+    wgmma: bool = False
+
+    @classmethod
+    def read(cls, code: Compiled) -> "Code":
+        loops = [(loop[HMMA], loop.total()) for loop in code.loops("deep_kernelILi1ELb1")]
+        last = {rows: min(total for products, total in loops if products == 24 * rows + 24) for rows in (1, 2)}
+        # Loops over fragments lie within loops over cells, for a ring in shared memory and again for one in the L2
+        # cache; the costlier counts.
+        inner = max(total for products, total in loops if products == 24 and total < 100)
+        middle = max(total for products, total in loops if products == 48 and total not in last.values()) - 2 * inner
+        return cls(last, middle, inner)
+
+
+def tile(layers: Sequence[Geometry], start: Window, spilled: bool, code: Code) -> Work:
+    """What a tile whose rows read ``start`` of the top level costs one warp."""
+    *convs, _ = layers
+    window, top = start, len(convs) - 1
+    fragments = units(window) * groups(convs[top])
+    products, issued, shared = 0, float(fragments * code.seed), 0
+    fragment = HALF * min(2, code.parts)
+    l2 = fragments * (128 + 8 * 16 * 32)  # tables; weights a sector each
+    for k in range(top, 0, -1):
+        layer, under = convs[k], convs[k - 1]
+        down, in_l2 = below(layer, window), spilled and k == top
+        ring = units(window) * groups(layer) * fragment  # written here, read once for every row and group below
+        for y in down[0]:
+            above = sum((y + layer.pad_height) // 2 - r in window[0] for r in (0, 1))
+            cells, read = len(window[1]) + 1, len(window[1]) * above * groups(layer)
+            ring += groups(under) * read * fragment
+            if k > 1:
+                products += groups(under) * 8 * code.parts * read
+                issued += groups(under) * ((cells - 1) * code.middle + read * code.middle_products)
+                shared += groups(under) * read * code.taps
+            else:
+                pixels, deep = len(down[1]), under.in_channels
+                products += (8 * read + 4 * pixels * deep) * code.parts
+                issued += (cells - 1) * (code.last[max(above, 1)] + 2 * code.channel * (deep - 1)) + code.row
+                image = code.taps // (8 if code.held else 2) + 1152  # of a pixel: an operand, sums, the box
+                shared += (above if code.held else read) * code.taps + pixels * deep * image
+        shared, l2 = shared + (0 if in_l2 else ring), l2 + (ring if in_l2 else 0)
+        l2 += units(down) * groups(under) * 128  # the relaxation of 16 channels
+        window = down
+    l2 += (2 * len(window[0]) + 3) * (len(window[1]) + 2) * 16 * convs[0].in_channels
+    by = {"wgmma" if code.wgmma else "mma": float(products)}
+    return Work(executed=products * PRODUCT / code.parts, instructions=issued, shared=shared, l2=l2, **by)
+
+
+def count(layers: Sequence[Geometry], where: Layout, code: Code) -> Work:
+    """Both sides of the last layer's outputs."""
+    last, rows = layers[-1], 2 * layers[-1].out_features
+    starts: list[Window] = [whole(layers[-2])]
+    if not last.is_linear:
+        positions = [(y, x) for y in range(last.out_height) for x in range(last.out_width)]
+        starts = [below(last, (range(y, y + 1), range(x, x + 1))) for y, x in positions]
+    each = -(-rows // len(starts) // ROWS)  # a position's rows fill its tiles in these nets
+    total = Work()
+    for start in starts:
+        total += tile(layers, start, where.spilled, code).times(each)
+    bounds = sum(layer.out_features for layer in layers[:-1]) * 2 + layers[0].in_features * 2 + rows
+    tiles = each * len(starts)
+    idle = -(-tiles // where.warps) * where.warps / tiles  # the last round's warps
+    padded = Work(mma=total.mma, wgmma=total.wgmma, instructions=total.instructions).times(idle - 1)
+    return total + padded + Work(useful=useful(layers, None), hbm=4 * bounds)
+
+
+def cost(layers: Sequence[Geometry], code: Compiled) -> Cost:
+    """Both sides of the last layer's outputs."""
+    where = layout(layers)
+    text = f"{ROWS} rows a warp, in {'shared memory, the top level in L2' if where.spilled else 'shared memory'}"
+    registers = code.registers("deep_kernelILi1ELb1")
+    assert where.warps >= PARTITIONS, "an idle partition is not modelled"
+    return Cost("CUDA deep", text, count(layers, where, Code.read(code)), where.warps, registers)
