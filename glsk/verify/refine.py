@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from glsk.bounds.subproblems import Roots
+from glsk.bounds.subproblems import Roots, SubproblemBounds
 from glsk.population import Population
 from glsk.verify.engine import Engine
 from glsk.verify.goals import Goals
@@ -40,12 +40,11 @@ class RefineSettings:
     most: int = 8
     growth: int = 4
     iterations: int = 4
-    share: float = 0.3
+    share: float = 0.5
 
 
-@dataclass
 class Leaves:
-    """Subproblems [L] that cover each row's box, and bounds of the row on them.
+    """Subproblems that cover each row's box, and bounds of the row on them: the first ``count`` of each tensor.
 
     Attributes:
         row: which row [L].
@@ -53,18 +52,21 @@ class Leaves:
         unit: to split next, [L]; -1 where there is none.
     """
 
-    row: Tensor
-    splits: Tensor
-    duals: Tensor
-    lower: Tensor
-    unit: Tensor
+    def __init__(self, most: int, units: int) -> None:
+        self.count = 0
+        self.row, self.unit, self.lower = torch.empty(most).long(), torch.empty(most).long(), torch.empty(most)
+        self.splits, self.duals = torch.empty(most, units, dtype=torch.int8), torch.empty(most, units).half()
 
-    def __getitem__(self, which: Tensor) -> "Leaves":
-        return Leaves(*(t[which] for t in (self.row, self.splits, self.duals, self.lower, self.unit)))
-
-    def joined(self, other: "Leaves") -> "Leaves":
-        mine, others = vars(self).values(), vars(other).values()
-        return Leaves(*(torch.cat(pair) for pair in zip(mine, others, strict=True)))
+    def write(self, at: Tensor, row: Tensor, splits: Tensor, found: SubproblemBounds, intercepts: Tensor) -> None:
+        """Bounds at places ``at``; split next is the unit whose ``intercepts`` [L, U] costs the bound most."""
+        assert found.duals is not None
+        assert found.coefficients is not None
+        loss = intercepts.mul_(found.coefficients[:, 0]).neg_().masked_fill_(splits != 0, 0)
+        best = loss.max(dim=1)
+        self.row[at], self.lower[at], self.splits[at] = row, found.lower[:, 0], splits
+        self.duals[at] = found.duals[:, 0].half()
+        self.unit[at] = best.indices.masked_fill(~(best.values > 0), -1)
+        self.count = max(self.count, int(at.max()) + 1)
 
 
 class Layer:
@@ -89,76 +91,60 @@ class Layer:
 
     def refine(self, image: Tensor, unit: Tensor, side: Tensor, wanted: Tensor, iterations: int) -> Tensor:
         """Lower bounds, float64 [R], that hold, of side * unit in the boxes ``image``, by at most ``wanted`` leaves."""
-        leaves = self._root(image, unit, side)
-        open_ = torch.ones(len(image), dtype=torch.bool)
-        while True:
-            count = torch.bincount(leaves.row, minlength=len(image))
-            worst = torch.full((len(image),), torch.inf).scatter_reduce_(0, leaves.row, leaves.lower, "amin")
-            # A bound that has made the unit stable needs no more.
-            open_ &= (count < wanted) & (worst < 0)
-            order = leaves.lower.argsort()
-            order = order[leaves.row[order].argsort(stable=True)]
-            rank = torch.arange(len(order)) - (count.cumsum(0) - count)[leaves.row[order]]
-            row = leaves.row[order]
-            chosen = order[open_[row] & (rank < (count[row] + GROWN - 1) // GROWN)]
-            chosen = chosen[(leaves.unit[chosen] >= 0) & (leaves.lower[chosen] < 0)]
-            if not len(chosen):
-                break
-            rest = torch.ones(len(order), dtype=torch.bool)
-            rest[chosen] = False
-            children = self._split(leaves[chosen], image, unit, side, iterations)
-            # A row whose worst leaf cannot be split any more is done.
-            open_ &= torch.zeros_like(open_).index_fill_(0, leaves.row[chosen], True)
-            leaves = leaves[rest].joined(children)
+        rows = torch.arange(len(image))
+        leaves = Leaves(int((wanted + wanted // GROWN + 2).sum()), self.part.start)
+        splits = torch.zeros(len(rows), self.part.start, dtype=torch.int8)
+        found = self._bound(image, unit, side, splits, None, 20)
+        leaves.write(rows, rows, splits, found, self.intercepts[image])
+        while len(chosen := self._next(leaves, wanted)):
+            children = torch.stack((chosen, leaves.count + torch.arange(len(chosen))), dim=1).flatten()
+            parents = chosen.repeat_interleave(2)
+            row, splits, duals = leaves.row[parents], leaves.splits[parents], leaves.duals[parents].float()
+            at, which = torch.arange(len(parents)), leaves.unit[parents]
+            splits[at, which] = torch.tensor([1, -1], dtype=torch.int8).repeat(len(chosen))
+            duals[at, which] = 0
+            found = self._bound(image[row], unit[row], side[row], splits, duals[:, None], iterations)
+            leaves.write(children, row, splits, found, self.intercepts[image[row]])
         return self._held(leaves, image, unit, side)
 
-    def _root(self, image: Tensor, unit: Tensor, side: Tensor) -> Leaves:
-        rows = torch.arange(len(image))
-        splits = torch.zeros(len(rows), self.part.start, dtype=torch.int8)
-        return self._bound(rows, splits, None, image, unit, side, 20)
-
-    def _split(self, parents: Leaves, image: Tensor, unit: Tensor, side: Tensor, iterations: int) -> Leaves:
-        twice = parents[torch.arange(len(parents.row)).repeat_interleave(2)]
-        at = torch.arange(len(twice.row))
-        twice.splits[at, twice.unit] = torch.tensor([1, -1], dtype=torch.int8).repeat(len(parents.row))
-        duals = twice.duals.float()
-        duals[at, twice.unit] = 0
-        return self._bound(twice.row, twice.splits, duals, image, unit, side, iterations)
+    @staticmethod
+    def _next(leaves: Leaves, wanted: Tensor) -> Tensor:
+        """Which leaves to split: of each row that is not done its worst."""
+        row, lower = leaves.row[: leaves.count], leaves.lower[: leaves.count]
+        count = torch.bincount(row, minlength=len(wanted))
+        order = lower.argsort()
+        order = order[row[order].argsort(stable=True)]
+        row = row[order]
+        first = count.cumsum(0) - count
+        # A bound that has made the unit stable needs no more, and one whose worst leaf is not to be split gets no more.
+        worst = order[first]
+        open_ = (count < wanted) & (lower[worst] < 0) & (leaves.unit[worst] >= 0)
+        rank = torch.arange(len(order)) - first[row]
+        chosen = order[open_[row] & (rank < (count[row] + GROWN - 1) // GROWN)]
+        return chosen[(leaves.unit[chosen] >= 0) & (leaves.lower[chosen] < 0)]
 
     def _bound(
-        self,
-        row: Tensor,
-        splits: Tensor,
-        duals: Tensor | None,
-        image: Tensor,
-        unit: Tensor,
-        side: Tensor,
-        iterations: int,
-    ) -> Leaves:
-        found = self.single.bound(
-            self.rows(unit[row], side[row], self.single.lower), index=image[row], splits=splits, threshold=0.0,
-            start=None if duals is None else duals[:, None], iterations=iterations, coefficients=True,
+        self, image: Tensor, unit: Tensor, side: Tensor, splits: Tensor, start: Tensor | None, iterations: int
+    ) -> SubproblemBounds:
+        return self.single.bound(
+            self.rows(unit, side, self.single.lower), index=image, splits=splits, threshold=0.0, start=start,
+            iterations=iterations, coefficients=True,
         )  # fmt: skip
-        assert found.duals is not None
-        assert found.coefficients is not None
-        loss = (self.intercepts[image[row]] * -found.coefficients[:, 0]).clamp_(min=0).masked_fill_(splits != 0, 0)
-        best = loss.max(dim=1)
-        return Leaves(
-            row, splits, found.duals[:, 0].half(), found.lower[:, 0], best.indices.masked_fill(best.values <= 0, -1)
-        )
 
     def _held(self, leaves: Leaves, image: Tensor, unit: Tensor, side: Tensor) -> Tensor:
         """Of each row the least of its leaves' bounds, in float64, less what rounding may have added."""
         least = torch.full((len(image),), torch.inf, dtype=torch.float64)
         moved = self.engine.moved
-        for i in torch.arange(len(leaves.row)).split(4096):
-            row, splits, duals = leaves.row[i], leaves.splits[i], leaves.duals[i].double().clamp_(min=0)
+        most = moved[:, : self.part.start].amax(dim=1)
+        for i in torch.arange(leaves.count).split(2048):
+            part = slice(int(i[0]), int(i[-1]) + 1)
+            row, splits, duals = leaves.row[part], leaves.splits[part], leaves.duals[part].double()
             where = image[row]
             lower = self.exact.bound(
                 self.rows(unit[row], side[row], self.exact.lower), index=where, splits=splits, start=duals[:, None],
                 iterations=1, duals=False,
             ).lower[:, 0]  # fmt: skip
-            multipliers = (duals * moved[where, : self.part.start] * (splits != 0)).sum(1)
+            multipliers = duals.masked_fill_(splits == 0, 0).sum(dim=1) * most[where]
             slack = total((moved[where, unit[row] + self.part.start] + multipliers) * GROWTH)
             held = torch.where(lower.isfinite() & slack.isfinite(), lower - slack, -torch.inf)
             least.scatter_reduce_(0, row, held, "amin")
