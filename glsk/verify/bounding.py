@@ -25,13 +25,13 @@ class BranchSettings:
     Attributes:
         batch: subproblems bounded at a time, at most.
         iterations: of the ascent of each.
-        candidates: units whose children are tried before one is split.
+        candidates: units whose children are tried before one is split, at most; fewer where subproblems are many.
         lr_alpha, lr_beta: of the ascent.
     """
 
     batch: int = 2048
     iterations: int = 12
-    candidates: int = 8
+    candidates: int = 32
     lr_alpha: float = 0.1
     lr_beta: float = 0.1
 

@@ -5,12 +5,18 @@ Filtered smart branching (De Palma et al., 2021) with another filter. A row with
 unit's bias; on the one hard goal where both were tried, it was still open when this had closed.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from glsk.verify.engine import Engine
 from glsk.verify.goals import Goals
 from glsk.verify.subproblems import Subproblems
+
+FEW, TRIED = 512, 8
+"""Near the top of a tree more units are tried: of few subproblems so many pairs of children in all, of many so many
+each."""
 
 
 def candidates(engine: Engine, coefficients: Tensor, index: Tensor, splits: Tensor, count: int) -> Tensor:
@@ -34,7 +40,8 @@ def candidates(engine: Engine, coefficients: Tensor, index: Tensor, splits: Tens
 
 def choose(engine: Engine, goals: Goals, open_: Subproblems) -> Tensor:
     """Of every subproblem the unit to split, int64 [N]; -1 where no unit is free."""
-    count = open_.units.shape[1]
+    count = min(open_.units.shape[1], max(TRIED, FEW // max(1, len(open_))))
+    open_ = replace(open_, units=open_.units[:, :count])
     if count == 1:
         return open_.units[:, 0].long()
     rows = (open_.units >= 0).sum(dim=1)
