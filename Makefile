@@ -11,6 +11,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 COMPLETE := $(VENV)/.complete
 SOURCES := CMakeLists.txt $(shell find csrc -type f 2>/dev/null)
+# C++ that .clang-format has laid out.
+FORMATTED = $(filter-out csrc/cpu/branch% csrc/cpu/types.h,$(wildcard csrc/cpu/*.h csrc/cpu/*.cpp))
 # A folder is newer when a file has come or gone: an editable install knows modules by their files.
 FOLDERS := $(shell find glsk kernels -type d -not -name __pycache__ 2>/dev/null)
 
@@ -61,6 +63,7 @@ test: venv
 lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(FORMATTED)
 	$(BIN)/mypy
 
 docs: venv

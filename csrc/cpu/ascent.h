@@ -13,9 +13,7 @@ class AscentTile {
  public:
   explicit AscentTile(const AscentArgs<T>& args) : a(args) {}
 
-  ~AscentTile() {
-    free(layers), free(memory), free(ins), free(outs);
-  }
+  ~AscentTile() { free(layers), free(memory), free(ins), free(outs); }
 
   bool prepare() {
     layers = zeroed<AscentLayer<T>>(a.depth);
@@ -81,10 +79,10 @@ class AscentTile {
   const AscentArgs<T>& a;
   AscentLayer<T>* layers = nullptr;
   T* memory = nullptr;
-  T** ins = nullptr;     // inputs of each layer
-  T** outs = nullptr;    // gradients by its outputs, before the activation; of the last layer by the logits
+  T** ins = nullptr;   // inputs of each layer
+  T** outs = nullptr;  // gradients by its outputs, before the activation; of the last layer by the logits
   T *lower, *upper, *length;
-  T* constant;           // of rows: the gradient by the last layer's inputs
+  T* constant;  // of rows: the gradient by the last layer's inputs
   int64_t member = -1;
 
   static int64_t rounded(int64_t n) { return (n + L - 1) / L * L; }
@@ -95,16 +93,16 @@ class AscentTile {
     const AscentLayer<T>& one = layers[k];
     if (k == a.depth - 1) {
       T* to = outs[k];
-      one.forward(ins[k], [&](int c, int y, int x, Vec<T> v) GLSK_LAMBDA_INLINE { store<T>(to + one.out.at(c, y, x) * L, v); });
+      one.forward(ins[k],
+                  [&](int c, int y, int x, Vec<T> v) GLSK_LAMBDA_INLINE { store<T>(to + one.out.at(c, y, x) * L, v); });
       return;
     }
     const Image next = layers[k + 1].in;
     T* to = ins[k + 1];
     const bool relu = one.layer.g.relu;
     const T leak = one.layer.leak;
-    one.forward(ins[k], [&](int c, int y, int x, Vec<T> v) GLSK_LAMBDA_INLINE {
-      store<T>(to + next.at(c, y, x) * L, relu ? activated(v, leak) : v);
-    });
+    one.forward(ins[k], [&](int c, int y, int x, Vec<T> v)
+                            GLSK_LAMBDA_INLINE { store<T>(to + next.at(c, y, x) * L, relu ? activated(v, leak) : v); });
   }
 
   // From the gradient by the logits, or by the last layer's inputs, to the points, which take their step.
@@ -124,8 +122,7 @@ class AscentTile {
         store<T>(by + to.at(c, y, x) * L, through(before, load<T>(after + in.at(c, y, x) * L), d));
       });
     }
-    if (depth)
-      layers[0].backward(outs[0], [&](int c, int y, int x, Vec<T> d) GLSK_LAMBDA_INLINE { move(c, y, x, d); });
+    if (depth) layers[0].backward(outs[0], [&](int c, int y, int x, Vec<T> d) GLSK_LAMBDA_INLINE { move(c, y, x, d); });
   }
 
   static GLSK_INLINE Vec<T> through(const Layer<T>& before, Vec<T> after, Vec<T> d) {
@@ -245,9 +242,8 @@ class AscentTile {
         for (int y = 0; y < g.oh; ++y)
           for (int x = 0; x < g.ow; ++x) outs[a.depth - 1][last.out.at(c, y, x) * L + s] = *from++;
     }
-    last.backward(outs[a.depth - 1], [&](int c, int y, int x, Vec<T> d) GLSK_LAMBDA_INLINE {
-      store<T>(constant + last.in.at(c, y, x) * L, d);
-    });
+    last.backward(outs[a.depth - 1], [&](int c, int y, int x, Vec<T> d)
+                                         GLSK_LAMBDA_INLINE { store<T>(constant + last.in.at(c, y, x) * L, d); });
   }
 
   void store_points(int64_t t0, int count) {

@@ -25,10 +25,10 @@ struct Image {
 
 template <class T>
 struct AscentLayer {
-  Layer<T> layer;      // of the present member
+  Layer<T> layer;  // of the present member
   bool matrix;
-  Image in, out;       // of the inputs, and of the gradients by the outputs
-  const T* packed;     // weights by input, of a convolution
+  Image in, out;    // of the inputs, and of the gradients by the outputs
+  const T* packed;  // weights by input, of a convolution
 
   explicit AscentLayer(const Layer<T>& l) : layer(l), packed(nullptr) {
     const Geometry& g = l.g;
@@ -117,9 +117,7 @@ struct AscentLayer {
     constexpr int X = 8;
     const Geometry& g = layer.g;
     const int n = g.inputs();
-    const auto one = [&](int i, Vec<T> sum) GLSK_LAMBDA_INLINE {
-      emit(i / (g.h * g.w), i / g.w % g.h, i % g.w, sum);
-    };
+    const auto one = [&](int i, Vec<T> sum) GLSK_LAMBDA_INLINE { emit(i / (g.h * g.w), i / g.w % g.h, i % g.w, sum); };
     int i = 0;
     for (; i + X <= n; i += X) {
       Vec<T> sum[X] = {};

@@ -55,21 +55,21 @@ constexpr int TILE = 0, MIXED = 1, KEPT = 2, OWN = 4;
 template <class T>
 struct Step {
   Geometry g;
-  const Reach *rows, *cols;  // [h], [w]: divisions that no step should repeat
-  const T* weight;         // packed as the step's kernel wants it
-  bool dense;              // so many output units count that skipping the others costs more than it saves
-  int words;               // 64-bit words of one pixel's alive bits
-  const uint64_t* alive;   // [oh * ow][words] which output units some row can depend on
+  const Reach *rows, *cols;      // [h], [w]: divisions that no step should repeat
+  const T* weight;               // packed as the step's kernel wants it
+  bool dense;                    // so many output units count that skipping the others costs more than it saves
+  int words;                     // 64-bit words of one pixel's alive bits
+  const uint64_t* alive;         // [oh * ow][words] which output units some row can depend on
   const uint64_t* before_alive;  // the same of the inputs; null for the first layer
   int before_words;
-  const T* lines;          // of the inputs: [h * w][cin][4][lanes] slope_pos, slope_neg, const_pos, const_neg
-  const T* ends;           // first layer: [cin * h * w][2][lanes] lower and upper end
-  const Mask<T>* sample;   // MIXED: [V] which sample of the tile each lane bounds a row of
+  const T* lines;         // of the inputs: [h * w][cin][4][lanes] slope_pos, slope_neg, const_pos, const_neg
+  const T* ends;          // first layer: [cin * h * w][2][lanes] lower and upper end
+  const Mask<T>* sample;  // MIXED: [V] which sample of the tile each lane bounds a row of
   // KEPT:
-  int64_t raw;             // how far from where a coefficient goes it also goes before its activation
-  T* corner;               // first layer: [cin * h * w][V][lanes] the end that each row picks, times its scale
-  T* first;                // the same: the coefficients themselves, or null
-  const Vec<T>* scale;     // [V]
+  int64_t raw;          // how far from where a coefficient goes it also goes before its activation
+  T* corner;            // first layer: [cin * h * w][V][lanes] the end that each row picks, times its scale
+  T* first;             // the same: the coefficients themselves, or null
+  const Vec<T>* scale;  // [V]
 };
 
 // One of two vectors a lane, by the sign of a: pair[0, L) where a >= 0, pair[L, 2L) where a < 0.

@@ -226,7 +226,8 @@ class ChainWorker {
       if (layer.bias)
         for (int k = 0; k < outputs; ++k) middle += load<T>(C + k * L) * layer.bias[k];
       int64_t i = 0;
-      for (; i + 4 <= inputs; i += 4) merge<4>(layer.weight + i, inputs, outputs, C, c + i * L, r + i * L, middle, spread);
+      for (; i + 4 <= inputs; i += 4)
+        merge<4>(layer.weight + i, inputs, outputs, C, c + i * L, r + i * L, middle, spread);
       for (; i < inputs; ++i) merge<1>(layer.weight + i, inputs, outputs, C, c + i * L, r + i * L, middle, spread);
       store<T>(lower + int64_t(row) * L, middle - spread);
       store<T>(upper + int64_t(row) * L, middle + spread);

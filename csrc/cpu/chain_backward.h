@@ -70,8 +70,9 @@ class ChainGradient : public ChainGradientTile<T> {
     }
     const Held& at = places[last];
     const LayerSums<T>& to = sums[last];
-    const IntervalRows<T> output = {chain.layers[last], a.rows,    spec_lanes,       out_lower, out_upper, at.center, at.radius,
-                                    by_center,          by_radius, to.merged_weight, to.bias,   by_C,      merged};
+    const IntervalRows<T> output = {
+        chain.layers[last], a.rows,    spec_lanes,       out_lower, out_upper, at.center, at.radius,
+        by_center,          by_radius, to.merged_weight, to.bias,   by_C,      merged};
     output.run();
     if (last == 0) add_input();
   }
@@ -184,11 +185,10 @@ bool run_chain_backward(const ChainGradientArgs<T>& d) {
     wanted[j].radius = plans.interval(j) && !wanted[j].merged && !(last && passed && a.method == CROWN_IBP_METHOD);
     wanted[j].own = passed && !(last && a.C);
   }
-  const bool done =
-      run_groups<T>(a.members, a.samples, d.groups, together, a.threads, a.layers, wanted, a.depth,
-                       [&](int thread, int64_t p0, int64_t p1, int64_t t0, int64_t t1, const auto& sums_of) {
-                         crew[thread].run(p0, p1, t0, t1, sums_of);
-                       });
+  const bool done = run_groups<T>(a.members, a.samples, d.groups, together, a.threads, a.layers, wanted, a.depth,
+                                  [&](int thread, int64_t p0, int64_t p1, int64_t t0, int64_t t1, const auto& sums_of) {
+                                    crew[thread].run(p0, p1, t0, t1, sums_of);
+                                  });
   free(wanted);
   return done;
 }

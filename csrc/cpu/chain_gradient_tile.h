@@ -53,10 +53,10 @@ class ChainGradientTile {
   Held* places = nullptr;
   T* lanes = nullptr;
   T *spec_lanes, *by_C, *out_lower, *out_upper;  // the specification and the output's gradients
-  T *by_center, *by_radius;    // by the box that reaches the layer after the present one
-  T *mid_center, *mid_radius;  // by centre and radius of the present layer's outputs
-  T *in_center, *in_radius;    // by those of the input
-  T* merged;                   // room for rows merged with the last layer
+  T *by_center, *by_radius;                      // by the box that reaches the layer after the present one
+  T *mid_center, *mid_radius;                    // by centre and radius of the present layer's outputs
+  T *in_center, *in_radius;                      // by those of the input
+  T* merged;                                     // room for rows merged with the last layer
   BoxSums<T> box_sums = {};
   int64_t member = -1;
 
@@ -69,8 +69,7 @@ class ChainGradientTile {
     for (int j = 0; j < depth; ++j) {
       const Geometry& g = a.layers[j].g;
       T** const some[] = {&places[j].lower, &places[j].upper, &places[j].by_lower, &places[j].by_upper};
-      for (T** to : some)
-        take(to, j < last ? int64_t(g.outputs()) * L : 0);
+      for (T** to : some) take(to, j < last ? int64_t(g.outputs()) * L : 0);
       T** const more[] = {&places[j].center, &places[j].radius};
       for (T** to : more) take(to, chain.interval(j) ? int64_t(g.inputs()) * L : 0);
       const bool passed_back = j ? chain.interval(j) : boxed();

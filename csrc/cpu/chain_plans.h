@@ -92,8 +92,8 @@ class ChainPlans {
 
   static constexpr int L = LANES<T>;
   const ChainArgs<T>& a;
-  Layer<T>* layers = nullptr;      // of the loaded member
-  Plan<T>** plans = nullptr;       // null where there is no pass
+  Layer<T>* layers = nullptr;  // of the loaded member
+  Plan<T>** plans = nullptr;   // null where there is no pass
   Tile<T>* tile = nullptr;
 
  private:

@@ -13,26 +13,24 @@ namespace GLSK_ISA {
 template <class T>
 struct Climb {
   Geometry g;
-  const T* weight;        // [kh][kw][cin][pitch]
+  const T* weight;  // [kh][kw][cin][pitch]
   int pitch;
-  const T* bias;          // [cout] or null
+  const T* bias;                 // [cout] or null
   const uint64_t* before_alive;  // which inputs are not zero; null: all may not be
   int before_words;
   bool before_dense;
-  const T* lines;         // of the outputs, as Step has those of the inputs
-  int64_t raw;            // from a coefficient to itself before its activation
+  const T* lines;  // of the outputs, as Step has those of the inputs
+  int64_t raw;     // from a coefficient to itself before its activation
   // The lines' gradients, by slope and intercept of the upper line or, if both, of the lower line and the upper one;
   // null: not wanted.
-  T* by_unit;             // TILE: [oh * ow][cout][2 or 4][lanes], added to
-  T* products;            // MIXED: room for [width][cout][2 or 4][V][lanes]
+  T* by_unit;   // TILE: [oh * ow][cout][2 or 4][lanes], added to
+  T* products;  // MIXED: room for [width][cout][2 or 4][V][lanes]
   bool both;
-  T* by_bias;             // [cout][lanes], added to, or null
+  T* by_bias;  // [cout][lanes], added to, or null
 };
 
 // The output channels taken at a time.
-inline int climb_block(const Geometry& g) {
-  return block_of(g.cout);
-}
+inline int climb_block(const Geometry& g) { return block_of(g.cout); }
 
 inline int climb_pitch(const Geometry& g) {
   const int n = climb_block(g);

@@ -4,25 +4,25 @@
 
 namespace glsk {
 
-#define GLSK_DECLARE_OF(T, suffix)                                        \
-  bool pass_##suffix(const PassArgs<T>&);                                 \
-  bool pass_backward_##suffix(const PassGradientArgs<T>&);                \
-  bool ibp_##suffix(const IbpArgs<T>&);                                   \
-  bool ibp_backward_##suffix(const IbpGradientArgs<T>&);                  \
-  bool chain_##suffix(const ChainArgs<T>&);                               \
-  bool chain_backward_##suffix(const ChainGradientArgs<T>&);              \
-  bool optimised_##suffix(const OptimisedArgs<T>&);                       \
-  bool branch_##suffix(const BranchArgs<T>&);                             \
+#define GLSK_DECLARE_OF(T, suffix)                           \
+  bool pass_##suffix(const PassArgs<T>&);                    \
+  bool pass_backward_##suffix(const PassGradientArgs<T>&);   \
+  bool ibp_##suffix(const IbpArgs<T>&);                      \
+  bool ibp_backward_##suffix(const IbpGradientArgs<T>&);     \
+  bool chain_##suffix(const ChainArgs<T>&);                  \
+  bool chain_backward_##suffix(const ChainGradientArgs<T>&); \
+  bool optimised_##suffix(const OptimisedArgs<T>&);          \
+  bool branch_##suffix(const BranchArgs<T>&);                \
   bool ascent_##suffix(const AscentArgs<T>&);
-#define GLSK_KERNELS_OF(isa, suffix)                                                                       \
-  {isa::pass_##suffix,  isa::pass_backward_##suffix,  isa::ibp_##suffix,       isa::ibp_backward_##suffix, \
-   isa::chain_##suffix, isa::chain_backward_##suffix, isa::optimised_##suffix, isa::branch_##suffix,      \
-   isa::ascent_##suffix}
-#define GLSK_DECLARE(isa)                                                                            \
-  namespace isa {                                                                                    \
-  GLSK_DECLARE_OF(float, f32)                                                                        \
-  GLSK_DECLARE_OF(double, f64)                                                                       \
-  }                                                                                                  \
+#define GLSK_KERNELS_OF(isa, suffix)                                                      \
+  {isa::pass_##suffix,         isa::pass_backward_##suffix, isa::ibp_##suffix,            \
+   isa::ibp_backward_##suffix, isa::chain_##suffix,         isa::chain_backward_##suffix, \
+   isa::optimised_##suffix,    isa::branch_##suffix,        isa::ascent_##suffix}
+#define GLSK_DECLARE(isa)      \
+  namespace isa {              \
+  GLSK_DECLARE_OF(float, f32)  \
+  GLSK_DECLARE_OF(double, f64) \
+  }                            \
   static const Kernels isa##_kernels = {#isa, GLSK_KERNELS_OF(isa, f32), GLSK_KERNELS_OF(isa, f64)};
 
 GLSK_DECLARE(portable)

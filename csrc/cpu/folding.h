@@ -23,7 +23,8 @@ GLSK_INLINE void fold_lines(const Geometry& g, const LayerSums<T>& sums, const E
   for (int64_t pixel = 0; pixel < pixels; ++pixel)
     for (int c = 0; c < g.cout; ++c) {
       Vec<T> by[4] = {};
-      for (int i = 0; i < q; ++i) by[4 - q + i] = folded<T>(sums.by_unit, sums.by_sample, pitch, (pixel * g.cout + c) * q + i);
+      for (int i = 0; i < q; ++i)
+        by[4 - q + i] = folded<T>(sums.by_unit, sums.by_sample, pitch, (pixel * g.cout + c) * q + i);
       each((c * pixels + pixel) * LANES<T>, by);
     }
 }

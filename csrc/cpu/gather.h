@@ -11,9 +11,7 @@ constexpr int LARGEST_BLOCK = GLSK_VECTOR_REGISTERS == 32 ? 8 : 4;
 inline int block_of(int n) { return n == 1 ? 1 : n <= 4 ? 4 : LARGEST_BLOCK; }
 
 // Input channels taken at a time for a layer of this shape.
-inline int gather_block(const Geometry& g) {
-  return block_of(g.cin);
-}
+inline int gather_block(const Geometry& g) { return block_of(g.cin); }
 
 // Weights are packed [kh][kw][cout][cin rounded up to a multiple of N].
 inline int gather_pitch(const Geometry& g) {

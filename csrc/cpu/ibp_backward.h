@@ -11,8 +11,8 @@ namespace GLSK_ISA {
 
 // N input channels from c0 at input pixel (y, x): W^T by the outputs' gradients. weight: packed by input.
 template <class T, int N>
-GLSK_INLINE void ibp_inputs(const Geometry& g, const T* weight, int pitch, const T* by_center, const T* by_radius, int c0,
-                            int y, int x, T* in_center, T* in_radius) {
+GLSK_INLINE void ibp_inputs(const Geometry& g, const T* weight, int pitch, const T* by_center, const T* by_radius,
+                            int c0, int y, int x, T* in_center, T* in_radius) {
   constexpr int L = LANES<T>;
   const int64_t pixels = int64_t(g.oh) * g.ow;
   Vec<T> c[N] = {}, r[N] = {};

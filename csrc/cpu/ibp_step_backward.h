@@ -72,7 +72,7 @@ class IbpGradientWorker {
   const IbpArgs<T>& a;
   int64_t packed_size = 0;
   T *lanes = nullptr, *lower, *upper, *center, *radius, *in_center, *in_radius, *sum_lower, *sum_upper, *by_center,
-      *by_radius, *packed;
+    *by_radius, *packed;
 };
 
 template <class T>

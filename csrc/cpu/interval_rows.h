@@ -12,12 +12,12 @@ template <class T>
 struct IntervalRows {
   const Layer<T>& layer;
   int rows;
-  const T* C;                       // [rows][outputs][lanes]
-  const T *by_lower, *by_upper;     // [rows][lanes]: the gradients by the bounds
-  const T *center, *radius;         // [inputs][lanes]: the box
-  T *by_center, *by_radius;         // written
-  T *by_weight, *by_bias, *by_C;    // [outputs][inputs], [outputs][lanes], as C; added to; null: not wanted
-  T* merged;                        // room for `room(rows)`: by the merged rows
+  const T* C;                     // [rows][outputs][lanes]
+  const T *by_lower, *by_upper;   // [rows][lanes]: the gradients by the bounds
+  const T *center, *radius;       // [inputs][lanes]: the box
+  T *by_center, *by_radius;       // written
+  T *by_weight, *by_bias, *by_C;  // [outputs][inputs], [outputs][lanes], as C; added to; null: not wanted
+  T* merged;                      // room for `room(rows)`: by the merged rows
 
   static int64_t room(int rows) { return int64_t(rows) * L * L; }
 

@@ -33,8 +33,8 @@ GLSK_INLINE Vec<T> sums_of_lanes(Vec<T>* m) {
 // Values on an image: [pixel][V][lanes] at `pixel` and `channel` vectors' distance.
 template <class T>
 struct Image {
-  const T* at;     // of the window's first pixel
-  Window window;   // what is there; nothing outside of it is read
+  const T* at;    // of the window's first pixel
+  Window window;  // what is there; nothing outside of it is read
   int64_t pixel, channel;
 };
 
@@ -68,7 +68,8 @@ void add_outer(const Geometry& g, const T* blocks, const T* signs, int o0, int o
   for (int64_t o = o0; o < o1; ++o)
     for (int64_t c = 0; c < g.cin; ++c)
       for (int64_t ky = 0; ky < g.kh; ++ky) {
-        const T* from = blocks + (o / OUTER_CHANNELS * g.kh + ky) * row + c * g.kw * OUTER_CHANNELS + o % OUTER_CHANNELS;
+        const T* from =
+            blocks + (o / OUTER_CHANNELS * g.kh + ky) * row + c * g.kw * OUTER_CHANNELS + o % OUTER_CHANNELS;
         const int64_t at = o * taps + (c * g.kh + ky) * g.kw;
         for (int64_t kx = 0; kx < g.kw; ++kx) {
           const T value = from[kx * OUTER_CHANNELS];
@@ -124,10 +125,12 @@ class Outer {
     const Span all = {out.x0, out.x1}, none = {out.x1, out.x0};
     Group<TAPS> found = {reached({out.y0, out.y1}, g.sh, g.ph, ky, in.y0, in.y1), {}, none, all, {}, ky};
     for (int n = 0; n < TAPS; ++n) {
-      const int tap = t + n < g.kw * g.cin ? t + n : g.kw * g.cin - 1;  // past the last it is repeated; nobody reads that
+      const int tap =
+          t + n < g.kw * g.cin ? t + n : g.kw * g.cin - 1;  // past the last it is repeated; nobody reads that
       const int c = tap / g.kw, kx = tap % g.kw;
       found.at[n] = (kx * values.pixel + c * values.channel) * L;
-      Span &span = found.columns[n] = reached(all, g.sw, g.pw, kx, in.x0, in.x1), &some = found.some, &every = found.every;
+      Span &span = found.columns[n] = reached(all, g.sw, g.pw, kx, in.x0, in.x1), &some = found.some,
+           &every = found.every;
       if (span.first == span.last) span = none;
       some = {span.first < some.first ? span.first : some.first, span.last > some.last ? span.last : some.last};
       every = {span.first > every.first ? span.first : every.first, span.last < every.last ? span.last : every.last};

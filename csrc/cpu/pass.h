@@ -37,9 +37,9 @@ class PassWorker {
     } else if (a.C) {
       pass->bound_specification(given.C(0), a.rows, count, lower, a.upper ? upper : nullptr);
     } else {
-      if (a.known_lower)
-        load_lanes<T>(a.known_lower + at, a.known_upper + at, a.rows, count, known_lower, known_upper);
-      pass->bound_layer(a.known_lower ? known_lower : nullptr, known_upper, false, count, lower, a.upper ? upper : nullptr);
+      if (a.known_lower) load_lanes<T>(a.known_lower + at, a.known_upper + at, a.rows, count, known_lower, known_upper);
+      pass->bound_layer(a.known_lower ? known_lower : nullptr, known_upper, false, count, lower,
+                        a.upper ? upper : nullptr);
     }
     store_rows<T>(lower, a.rows, count, a.lower + at);
     if (a.upper) store_rows<T>(upper, a.rows, count, a.upper + at);

@@ -148,10 +148,11 @@ class PassGradientWorker {
     const bool by_bounds = !d.layers[j].lines;
     if (by_bounds) {
       given.bounds(j, p, b, count, low, up);
-      fold_bounds<T>(a.layers[j], sums[j], a.rule, low, up, [&](int64_t at, Vec<T> by_l, Vec<T> by_u) GLSK_LAMBDA_INLINE {
-        store<T>(found + at, by_l);
-        store<T>(found + n * L + at, by_u);
-      });
+      fold_bounds<T>(a.layers[j], sums[j], a.rule, low, up,
+                     [&](int64_t at, Vec<T> by_l, Vec<T> by_u) GLSK_LAMBDA_INLINE {
+                       store<T>(found + at, by_l);
+                       store<T>(found + n * L + at, by_u);
+                     });
     } else {
       fold_lines<T>(g, sums[j], [&](int64_t at, const Vec<T>(&by)[4]) GLSK_LAMBDA_INLINE {
         for (int i = 0; i < 4; ++i) store<T>(found + i * n * L + at, by[i]);
@@ -193,11 +194,10 @@ bool run_pass_backward(const PassGradientArgs<T>& d) {
     wanted[j].own = j == a.depth - 1 && !a.C;
     wanted[j].inner = !wanted[j].own;
   }
-  const bool done =
-      run_groups<T>(a.members, a.samples, d.groups, together, a.threads, a.layers, wanted, a.depth,
-                       [&](int thread, int64_t p0, int64_t p1, int64_t t0, int64_t t1, const auto& sums_of) {
-                         crew[thread].run(p0, p1, t0, t1, sums_of);
-                       });
+  const bool done = run_groups<T>(a.members, a.samples, d.groups, together, a.threads, a.layers, wanted, a.depth,
+                                  [&](int thread, int64_t p0, int64_t p1, int64_t t0, int64_t t1, const auto& sums_of) {
+                                    crew[thread].run(p0, p1, t0, t1, sums_of);
+                                  });
   free(wanted);
   return done;
 }

@@ -30,14 +30,14 @@ struct PassSpec {
 template <class T>
 struct Plan {
   const PassSpec<T> spec;
-  bool kept;             // for a gradient: coefficients of every level stay, before and after activations
-  Geometry* g;           // [depth]
-  int64_t* weights;      // [depth] offset of layer j's packed weights
-  int64_t* units;        // [depth] offset of layer j's units, and of its alive words
+  bool kept;         // for a gradient: coefficients of every level stay, before and after activations
+  Geometry* g;       // [depth]
+  int64_t* weights;  // [depth] offset of layer j's packed weights
+  int64_t* units;    // [depth] offset of layer j's units, and of its alive words
   int64_t* alive;
-  int64_t* reach;        // of the reach of its input rows, then columns
-  int64_t* coefs;        // of coefficients on its outputs
-  int pitch;             // packed first coefficients of one input unit
+  int64_t* reach;  // of the reach of its input rows, then columns
+  int64_t* coefs;  // of coefficients on its outputs
+  int pitch;       // packed first coefficients of one input unit
   int64_t weights_size, units_size, alive_size, reach_size, coef_size, row_size, list_size;
 
   int last() const { return spec.depth - 1; }
@@ -88,7 +88,7 @@ struct Plan {
     }
     if (kept) {  // one after the other, each twice: before and after its activation
       coef_size = levels;
-    } else {     // two take turns
+    } else {  // two take turns
       for (int j = 0; j < s.depth; ++j) coefs[j] = (j & 1) * coef_size;
     }
   }

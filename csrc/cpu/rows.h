@@ -16,7 +16,7 @@ constexpr int SIGN_BIT = 8 * sizeof(T) - 1;
 // Pairs of a row and a sample that are to be bounded, as arrays, so that a block's lanes are loaded.
 template <class T>
 struct Queue {
-  Int<T> *sample, *row, *sign;  // row: a channel of the group, or a row of C; sign: the sign bit, for an upper bound
+  Int<T>*sample, *row, *sign;  // row: a channel of the group, or a row of C; sign: the sign bit, for an upper bound
   int length;
 
   static int64_t bytes(int64_t pairs) { return 3 * Arena::size<Int<T>>(pairs); }

@@ -13,9 +13,9 @@ template <class T>
 class RowsUp : public Rows<T> {
  public:
   static int64_t bytes(const Plan<T>& plan) {
-    int64_t size = Packed<T>::bytes(plan) + 2 * Arena::size<T>(corner_size(plan)) + Arena::size<T>(products_size(plan)) +
-                   Arena::size<T>(upward_size(plan)) + Arena::size<int64_t>(plan.spec.depth) +
-                   Arena::size<Stack<T>>(plan.spec.depth);
+    int64_t size = Packed<T>::bytes(plan) + 2 * Arena::size<T>(corner_size(plan)) +
+                   Arena::size<T>(products_size(plan)) + Arena::size<T>(upward_size(plan)) +
+                   Arena::size<int64_t>(plan.spec.depth) + Arena::size<Stack<T>>(plan.spec.depth);
     for (int j = 0; j < plan.spec.depth; ++j)
       if (stacked(plan, j)) size += Stack<T>::bytes(plan.g[j], blocks(plan));
     return size;
@@ -143,6 +143,7 @@ class RowsUp : public Rows<T> {
                            2 * int64_t(g.inputs()));
       }
   }
+
  private:
   T *corner, *first, *products, *upward;
   int64_t* upward_at;

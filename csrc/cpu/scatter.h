@@ -96,8 +96,8 @@ void add_row(ScatterRow<T, V>& r) {
   for (; ox + NB <= r.out.x1; ox += NB) add_block<T, V, KW, SW, NB>(r, ox, alone);
   switch (r.out.x1 - ox) {
     case 1: return add_block<T, V, KW, SW, 1>(r, ox, alone);
-    case 2: return add_block<T, V, KW, SW, NB < 2 ? 1 : 2>(r, ox, alone);
-    case 3: return add_block<T, V, KW, SW, NB < 3 ? 1 : 3>(r, ox, alone);
+    case 2: return add_block < T, V, KW, SW, NB<2 ? 1 : 2>(r, ox, alone);
+    case 3: return add_block < T, V, KW, SW, NB<3 ? 1 : 3>(r, ox, alone);
   }
 }
 

@@ -31,7 +31,8 @@ class Stack {
   void add(const T* coef, const T* value, T* sums) {
     copy<V>(coef, coefs + count * block(int64_t(g.cout)), g.cout);
     const int64_t row = int64_t(g.w) * g.cin;
-    for (int y = 0; y < g.h; ++y) copy<V>(value + y * row * V * L, values + (int64_t(y) * room + count) * block(row), row);
+    for (int y = 0; y < g.h; ++y)
+      copy<V>(value + y * row * V * L, values + (int64_t(y) * room + count) * block(row), row);
     if (++count == room) flush(sums);
   }
 
@@ -40,7 +41,8 @@ class Stack {
     const int wide = int(room) * g.w, blocks = int(count);
     const Geometry side_by_side = {g.cin, g.h, wide, g.cout, 1, blocks, g.kh, g.kw, 1, g.kw, 0, 0, 0};
     Outer<T, 2>(side_by_side, {coefs, {0, 1, 0, blocks}, int64_t(g.cout) * 2, 2},
-                {values, {0, g.h, 0, wide}, int64_t(g.cin) * 2, 2}).add_to(sums);
+                {values, {0, g.h, 0, wide}, int64_t(g.cin) * 2, 2})
+        .add_to(sums);
     count = 0;
   }
 

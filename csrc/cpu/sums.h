@@ -20,8 +20,8 @@ struct LayerSums {
   T* own_bias;       // [cout]
   T* merged_weight;  // of rows merged with the layer (interval_rows.h): [cout][cin][kh][kw]
   // for one tile: of the lines, by slope and intercept of the upper one or, if both, of the lower one and the upper one
-  T* by_unit;        // [oh * ow][cout][2 or 4][lanes]
-  T* by_sample;      // [lanes][oh * ow][cout][2 or 4]
+  T* by_unit;    // [oh * ow][cout][2 or 4][lanes]
+  T* by_sample;  // [lanes][oh * ow][cout][2 or 4]
   bool both;
 
   int quantities() const { return both ? 4 : 2; }
@@ -30,8 +30,8 @@ struct LayerSums {
 // By the ends of the box, for one tile; null: not wanted.
 template <class T>
 struct BoxSums {
-  T* by_input;       // [inputs][2][lanes]
-  T* by_sample;      // [lanes][inputs][2]
+  T* by_input;   // [inputs][2][lanes]
+  T* by_sample;  // [lanes][inputs][2]
 };
 
 // The sums of one (member, group) in one piece of memory.
@@ -40,7 +40,8 @@ struct GroupLayout {
   // Numbers of one layer; want: what of it is wanted.
   static int64_t layer_size(const Geometry& g, const LayerGradient<T>& want) {
     return (want.weight ? (want.inner + want.radius) * round_up(outer_size(g)) +
-                            (want.own + want.merged) * round_up(g.cout * g.taps()) : 0) +
+                              (want.own + want.merged) * round_up(g.cout * g.taps())
+                        : 0) +
            (want.bias ? g.cout * int64_t(LANES<T>) + round_up(g.cout) : 0);
   }
 
@@ -138,15 +139,16 @@ bool run_groups(int members, int samples, int groups, bool together, int threads
     });
     const int shares = 8;
     const int64_t finishing = int64_t(members) * shares;
-    parallel_ranges(finishing < threads ? int(finishing) : threads, finishing, [&](int thread, int64_t first, int64_t last) {
-      LayerSums<T>* sums = tables + int64_t(thread) * depth;
-      for (int64_t task = first; task < last; ++task)
-        for (int64_t group = 0; group < parts; ++group) {
-          const int64_t p = task / shares;
-          GroupLayout<T>::place(layers, want, depth, memory + (p * parts + group) * size, sums);
-          GroupLayout<T>::finish(layers, sums, want, depth, p, int(task % shares), shares);
-        }
-    });
+    parallel_ranges(finishing < threads ? int(finishing) : threads, finishing,
+                    [&](int thread, int64_t first, int64_t last) {
+                      LayerSums<T>* sums = tables + int64_t(thread) * depth;
+                      for (int64_t task = first; task < last; ++task)
+                        for (int64_t group = 0; group < parts; ++group) {
+                          const int64_t p = task / shares;
+                          GroupLayout<T>::place(layers, want, depth, memory + (p * parts + group) * size, sums);
+                          GroupLayout<T>::finish(layers, sums, want, depth, p, int(task % shares), shares);
+                        }
+                    });
   }
   free(memory);
   free(tables);

@@ -98,8 +98,8 @@ class Tile {
         store<T>(to + L, found.slope_neg);
         store<T>(to + 2 * L, found.const_pos);
         store<T>(to + 3 * L, found.const_neg);
-        const bool kept = any<T>((found.slope_neg != 0) | (found.slope_pos != 0) | (found.const_neg != 0) |
-                                 (found.const_pos != 0));
+        const bool kept =
+            any<T>((found.slope_neg != 0) | (found.slope_pos != 0) | (found.const_neg != 0) | (found.const_pos != 0));
         bits[i * words + c / 64] |= uint64_t(kept) << (c % 64);
         living += kept;
       }

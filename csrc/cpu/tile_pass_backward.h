@@ -166,7 +166,7 @@ class PassGradient : public RowsUp<T> {
   void add_outputs(Image<T> values, const Block<T, V>& block, const Vec<T> (&scale)[V], T* by_C) {
     const int k = plan.last();
     const Geometry& g = plan.g[k];
-    const T *weight = plan.spec.layers[k].weight;
+    const T* weight = plan.spec.layers[k].weight;
     const int64_t outputs = g.outputs();
     for (int o = 0; o < g.cout; ++o)
       for (int oy = 0; oy < g.oh; ++oy)
