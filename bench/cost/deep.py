@@ -151,6 +151,6 @@ def cost(layers: Sequence[Geometry], code: Compiled) -> Cost:
     """Both sides of the last layer's outputs."""
     where = layout(layers)
     text = f"{ROWS} rows a warp, in {'shared memory, the top level in L2' if where.spilled else 'shared memory'}"
-    registers = code.registers("deep_kernelILi1ELb1")
+    registers = code.registers(f"deep_kernelILi{1 if layers[0].in_channels == 1 else 3}ELb1")
     assert where.warps >= PARTITIONS, "an idle partition is not modelled"
     return Cost("CUDA deep", text, count(layers, where, Code.read(code)), where.warps, registers)

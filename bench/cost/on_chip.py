@@ -30,7 +30,7 @@ def patch(layers: Sequence[Geometry], code: Compiled) -> Cost:
     name = f"patch_kernelILb{int(first.in_channels == 1)}"
     hbm = 4 * (2 * first.out_features + lanes)
     where = f"{side} x {side} coefficients a thread, in registers"
-    return _cost("CUDA patch", where, layers, None, executed, shared, hbm, code, name, 16 * taps1, floats)
+    return _cost("CUDA patch", where, layers, None, executed, shared, hbm, code, name, k2 * k2 * k1 * k1, floats)
 
 
 def margins(layers: Sequence[Geometry], rows: int, code: Compiled) -> Cost:
