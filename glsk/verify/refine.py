@@ -24,6 +24,10 @@ MOVED = 1e-3
 """A bound that has moved by less has not moved."""
 
 
+LEAF_BYTES = 16
+"""Of memory for every unit below, of a leaf: what is kept of it, and its share of what a round computes."""
+
+
 @dataclass(frozen=True)
 class RefineSettings:
     """How much is done for the bounds of hidden units.
@@ -92,7 +96,7 @@ class Layer:
     def refine(self, image: Tensor, unit: Tensor, side: Tensor, wanted: Tensor, iterations: int) -> Tensor:
         """Lower bounds, float64 [R], that hold, of side * unit in the boxes ``image``, by at most ``wanted`` leaves."""
         rows = torch.arange(len(image))
-        leaves = Leaves(int((wanted + wanted // GROWN + 2).sum()), self.part.start)
+        leaves = Leaves(int(room(wanted).sum()), self.part.start)
         splits = torch.zeros(len(rows), self.part.start, dtype=torch.int8)
         found = self._bound(image, unit, side, splits, None, 20)
         leaves.write(rows, rows, splits, found, self.intercepts[image])
@@ -174,10 +178,10 @@ def refine(engine: Engine, goals: Goals, settings: RefineSettings, late: Callabl
         if not len(image):
             continue
         whole = torch.zeros(len(lower)).index_add_(0, image, share) / torch.bincount(image, minlength=len(lower))
+        fit = engine.options["memory_limit"] // (LEAF_BYTES * max(1, part.start))
         wanted = (settings.leaves * share / whole[image]).nan_to_num(0.0, 0.0, 0.0).round().long()
-        wanted.clamp_(1, settings.leaves * settings.most)
-        size = max(1, engine.options["memory_limit"] // (8 * part.start * max(settings.leaves, 1)))
-        for i in wanted.argsort(descending=True, stable=True).split(min(size, 256)):
+        wanted.clamp_(1, max(1, min(settings.leaves * settings.most, fit // 2)))
+        for i in batches(wanted, fit):
             if late():
                 break
             held = found.refine(image[i], unit[i], side[i], wanted[i], settings.iterations)
@@ -188,6 +192,23 @@ def refine(engine: Engine, goals: Goals, settings: RefineSettings, late: Callabl
         engine._set(replace(engine.roots, lower=lower, upper=upper))
     moved = (engine.roots.lower > before.lower + MOVED) | (engine.roots.upper < before.upper - MOVED)
     return bool((moved & engine.unstable).any())
+
+
+def room(wanted: Tensor) -> Tensor:
+    """Leaves that a row of ``wanted`` ones may come to have: its last round may go beyond."""
+    return wanted + wanted // GROWN + 2
+
+
+def batches(wanted: Tensor, fit: int) -> tuple[Tensor, ...]:
+    """Rows to be refined together, those of most leaves first: at most 256, of ``fit`` leaves in all if one fits."""
+    order = wanted.argsort(descending=True, stable=True)
+    found, held = [0], 0
+    for at, leaves in enumerate(room(wanted[order]).tolist()):
+        if at > found[-1] and (held + leaves > fit or at - found[-1] == 256):
+            found.append(at)
+            held = 0
+        held += leaves
+    return tuple(order.tensor_split(found[1:]))
 
 
 def rows(engine: Engine, value: Tensor, part: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -11,7 +11,7 @@ from glsk.verify import VerifySettings, verify
 from glsk.verify.engine import Engine, Networks
 from glsk.verify.goals import Goals
 from glsk.verify.property import Box, Halfspaces, Property
-from glsk.verify.refine import RefineSettings, refine
+from glsk.verify.refine import RefineSettings, batches, refine, room
 from tests.verify import milp
 from tests.verify.exact import Exact, ranges, rational
 
@@ -112,3 +112,12 @@ def test_verdicts_agree_with_exact_ones_whatever_is_refined() -> None:
             assert found.status == ("unsat" if margin > 0 else "sat")
             decided += found.stage == "branch and bound"
     assert decided >= 2
+
+
+def test_rows_are_refined_in_batches_that_fit() -> None:
+    wanted = torch.tensor([1, 50, 3, 20, 20, 7])
+    for fit in (1, 30, 60, 10_000):
+        found = batches(wanted, fit)
+        assert torch.cat(found).sort().values.tolist() == list(range(6))
+        assert all(int(room(wanted[i]).sum()) <= fit or len(i) == 1 for i in found)
+    assert [len(i) for i in batches(torch.ones(600).long(), 10**9)] == [256, 256, 88]
