@@ -1,6 +1,8 @@
 """What the precision of products does to training: PGPE's gradient estimate, compared with the one in float64.
 
     python -m bench.precision --out bench/results/precision.json
+    python -m bench.precision --members 16 8 --samples 64 8 --append --out bench/results/precision.json \\
+        --precisions fp16 "fp16, activations too" "tf32 to nearest"
 
 The kernels' products are emulated in plain PyTorch: operands are rounded as the kernels or the tensor cores round them,
 a product of two rounded operands is exact in float32, and sums are float32 (how a tensor core rounds its sums is not
@@ -9,6 +11,7 @@ public). The networks are the PGD-trained ones of tests/golden, the population a
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +27,9 @@ from glsk.geometry import Geometry
 from glsk.ops import affine
 
 Product = Callable[[Tensor, Tensor, Geometry], Tensor]
+
+PAIRS = 32
+"""(member, sample) pairs at a time: what the reference holds of them is large."""
 
 LEAST = 0.999
 """Cosine below which a precision may not be used in training."""
@@ -67,9 +73,11 @@ PRECISIONS: dict[str, Callable[[Product, Tensor, Tensor, Geometry], Tensor]] = {
     "bf16x3": lambda product, a, w, g: _three_products(bf16, product, a, w, g),
     "tf32": lambda product, a, w, g: product(tf32(a), tf32(w), g),
     "tf32 to nearest": lambda product, a, w, g: product(tf32_nearest(a), tf32_nearest(w), g),
-    "fp16 to nearest": lambda product, a, w, g: product(fp16(a), fp16(w), g),
+    "fp16": lambda product, a, w, g: product(fp16(a), fp16(w), g),
+    "fp16, activations too": lambda product, a, w, g: product(fp16(a), fp16(w), g),
 }
-"""Those of ``glsk.precision.set_precision``, and one product rounded to nearest."""
+"""Those of ``glsk.precision.set_precision``, and one product of operands rounded to nearest, also with steps through
+activations of FP16 numbers: coefficients, and the lines' slopes and intercepts."""
 
 HARMLESS = 0.01
 """Of the estimator's own sampling error: what the error of a precision, rounded to nearest, may be."""
@@ -95,12 +103,21 @@ def emulated(precision: str) -> Iterator[None]:
             return transposed(rows, weight, layer)
         return multiply(transposed, rows, weight, layer)
 
+    module = sys.modules["glsk.ops.crown_pass"]
+    through = module.through
+
+    def through_of_halves(rows: Tensor, lines: Tensor) -> tuple[Tensor, Tensor]:
+        slopes, intercepts = lines[..., ::2, :].half().float(), fp16(lines[..., 1::2, :])
+        return through(fp16(rows), torch.stack([slopes, intercepts], dim=-2).flatten(-3, -2))
+
     try:
         affine.forward = lambda values, weight, layer: multiply(forward, values, weight, layer)
         affine.transposed = back
+        if precision == "fp16, activations too":
+            module.through = through_of_halves
         yield
     finally:
-        affine.forward, affine.transposed = forward, transposed
+        affine.forward, affine.transposed, module.through = forward, transposed, through
 
 
 def _is_identity(rows: Tensor) -> bool:
@@ -109,21 +126,26 @@ def _is_identity(rows: Tensor) -> bool:
 
 
 def losses(work: Workload, precision: str, method: str = "CROWN") -> Tensor:
-    """Every member's robust loss [P], in a precision of :data:`PRECISIONS` or in float64."""
+    """Every member's robust loss [P], in a precision of :data:`PRECISIONS` or in float64; a few samples at a time."""
     dtype = torch.float64 if precision == "float64" else torch.float32
     bounded = glsk.BoundedModule(work.net, tuple(work.x_L.shape[1:]))
+    few = max(1, PAIRS // work.members)
 
-    def call() -> Tensor:
+    def of(at: slice) -> Tensor:
         lower, _ = bounded.compute_bounds(
-            x_L=work.x_L.to(dtype),
-            x_U=work.x_U.to(dtype),
-            C=work.C.to(dtype),
+            x_L=work.x_L[at].to(dtype),
+            x_U=work.x_U[at].to(dtype),
+            C=work.C[at].to(dtype),
             params={name: value.to(dtype) for name, value in work.params.items()},
             method=method,
-            backend="reference",
+            backend="auto" if precision == "float64" else "reference",
             bound_upper=False,
         )
-        return glsk.robust_cross_entropy(lower, backend="reference").double()
+        return glsk.robust_cross_entropy(lower, backend="reference").double() * len(work.C[at])
+
+    def call() -> Tensor:
+        parts = [of(slice(first, first + few)) for first in range(0, work.samples, few)]
+        return torch.stack(parts).sum(0) / work.samples
 
     if precision == "float64":
         return call()
@@ -141,31 +163,27 @@ def gradient(work: Workload, loss: Tensor) -> Tensor:
     return (loss[:half] - loss[half:]) @ noise
 
 
-def compare(work: Workload, precisions: Sequence[str]) -> list[dict[str, object]]:
+def compare(work: Workload, precisions: Sequence[str]) -> Iterator[dict[str, object]]:
     """One row a precision: the cosine, and the largest relative error of a member's loss and of a pair's difference."""
     exact = losses(work, "float64")
     wanted = gradient(work, exact)
     half = work.members // 2
     own = sampling_error(wanted.numel(), half)
-    rows: list[dict[str, object]] = []
     for precision in precisions:
         found = losses(work, precision)
         change, true_change = found[:half] - found[half:], exact[:half] - exact[half:]
         cosine = float(cosine_similarity(gradient(work, found), wanted, dim=0))
-        rows.append(
-            {
-                "net": work.name,
-                "precision": precision,
-                "members": work.members,
-                "samples": work.samples,
-                "cosine": cosine,
-                "error": 1 - cosine**2,
-                "share_of_sampling_error": (1 - cosine**2) / own,
-                "loss_error": float(((found - exact) / exact).abs().max()),
-                "difference_error": float((change - true_change).norm() / true_change.norm()),
-            }
-        )
-    return rows
+        yield {
+            "net": work.name,
+            "precision": precision,
+            "members": work.members,
+            "samples": work.samples,
+            "cosine": cosine,
+            "error": 1 - cosine**2,
+            "share_of_sampling_error": (1 - cosine**2) / own,
+            "loss_error": float(((found - exact) / exact).abs().max()),
+            "difference_error": float((change - true_change).norm() / true_change.norm()),
+        }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -173,19 +191,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--nets", nargs="+", choices=("cnn3", "cnn5"), default=["cnn3", "cnn5"])
     parser.add_argument("--members", type=int, nargs="+", default=[32, 16], help="of each net, even")
     parser.add_argument("--samples", type=int, nargs="+", default=[8, 2], help="of each net")
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
+    parser.add_argument("--append", action="store_true", help="keep the rows that the file has")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     options = parser.parse_args(arguments)
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, object]] = json.loads(options.out.read_text())["rows"] if options.append else []
     source = ""
     for net, members, samples in zip(options.nets, options.members, options.samples, strict=False):
         work = workload(net, members, samples)
         source = work.source
         print(f"{net}, {members} members, {samples} images ({source})", flush=True)
-        for row in compare(work, list(PRECISIONS)):
-            rows.append(row)
+        for row in compare(work, options.precisions):
+            rows.append(row | {"commit": environment.describe()["commit"]})
             allowed = "allowed" if float(str(row["cosine"])) >= LEAST else "not allowed"
             print(
-                f"  {row['precision']:15} cosine {row['cosine']:.9f} ({allowed} in training)  "
+                f"  {row['precision']:21} cosine {row['cosine']:.9f} ({allowed} in training)  "
                 f"loss {row['loss_error']:.1e}  difference {row['difference_error']:.1e}  "
                 f"{row['share_of_sampling_error']:.1e} of the sampling error",
                 flush=True,
