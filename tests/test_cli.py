@@ -200,6 +200,13 @@ def test_a_device_that_is_not_here_is_refused_by_every_command_that_computes(tra
         assert "device: unknown 'tpu'" in error(invoke(command, weights, "--data", data, "--device", "tpu"))
 
 
+def test_verdicts_are_computed_on_the_cpu(trained, data, monkeypatch):
+    monkeypatch.setattr("glsk.device.check_device", torch.device)  # as if there were a GPU
+    options = ("--data", data, "--complete", "--device", "cuda")
+    said = error(invoke("certify", trained[0] / "weights.safetensors", *options))
+    assert "device: a verdict of every image is computed in float64 on the CPU, not on 'cuda'" in said
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_shell_is_given_completions(shell):
     words = {"_GLSK_COMPLETE": f"complete_{shell}", "COMP_WORDS": "glsk ce", "COMP_CWORD": "1"}

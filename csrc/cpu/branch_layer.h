@@ -15,6 +15,8 @@ struct Roles {
 // moments, and the dual of the best iterate.
 enum Field { COEFFICIENT, DUAL, SLOPE, INTERCEPT, MEAN, SQUARE, BEST, FIELDS };
 
+enum Kind : uint8_t { DEAD, PLAIN, DUALS };  // zero in every lane; the identity; anything else
+
 // One layer. Pixels are those of its window, in order; units are those of a pixel that are alive, the plain ones (the
 // identity in every lane) first.
 template <class T>
@@ -31,20 +33,19 @@ struct BranchLayer {
   T* record;            // [units with duals][FIELDS][V][LANES]
   Roles* roles;         // [units with duals][V]
   int64_t first;        // in packed units
+  Kind* kinds;          // [outputs], those of which the lists are
+  bool known;           // the lists are of the whole layer, and of `kinds`
 };
 
-enum Kind : uint8_t { DEAD, PLAIN, DUALS };  // zero in every lane; the identity; anything else
-
-// The lists of a layer, by the kind of each unit of its window; made(unit, coefficient, nth with duals) of each that is
-// alive.
+// The lists of a layer, by the kind of each unit of its window; made(unit, coefficient) of each that is alive.
 template <class T, int V, class Made>
-void fill_layer(BranchLayer<T>& layer, const Kind* kinds, const Made& made) {
+void fill_layer(BranchLayer<T>& layer, const Made& made) {
   constexpr int VL = V * LANES<T>;
   const Geometry& g = layer.g;
   const Window& w = layer.window;
+  const Kind* kinds = layer.kinds;
   memset(layer.coef, 0, sizeof(T) * w.pixels() * g.cout * VL);
   int units = 0, pixel = 0;
-  int64_t duals = 0;
   for (int y = w.y0; y < w.y1; ++y)
     for (int x = w.x0; x < w.x1; ++x, ++pixel) {
       layer.begin[pixel] = units;
@@ -55,13 +56,36 @@ void fill_layer(BranchLayer<T>& layer, const Kind* kinds, const Made& made) {
           layer.channel[units] = c;
           layer.at[units] = c * VL;
           layer.row[units++] = c * g.cin;
-          made(unit, layer.coef + (int64_t(pixel) * g.cout + c) * VL, duals);
-          duals += wanted == DUALS;
+          made(unit, layer.coef + (int64_t(pixel) * g.cout + c) * VL);
         }
         if (wanted == PLAIN) layer.plain[pixel] = units - layer.begin[pixel];
       }
     }
   layer.begin[pixel] = units;
+}
+
+// body(record, roles, unit) of each unit that has duals.
+template <class T, int V, class Body>
+void each_record(const BranchLayer<T>& layer, const Body& body) {
+  const Geometry& g = layer.g;
+  const Window& w = layer.window;
+  T* record = layer.record;
+  Roles* roles = layer.roles;
+  for (int pixel = 0; pixel < w.pixels(); ++pixel) {
+    const int64_t place = int64_t(w.y0 + pixel / w.width()) * g.ow + w.x0 + pixel % w.width();
+    for (int k = layer.begin[pixel] + layer.plain[pixel]; k < layer.begin[pixel + 1];
+         ++k, record += FIELDS * V * LANES<T>, roles += V)
+      body(record, roles, layer.channel[k] * int64_t(g.oh) * g.ow + place);
+  }
+}
+
+// What a unit without splits is where its bounds are the same in every lane.
+template <class T>
+GLSK_INLINE Kind kind_of(T low, T up, bool leaky) {
+  const T half = up * T(0.5) - low * T(0.5), most = T(__builtin_inf());
+  const bool good = (half < most) & (half > -most);
+  const bool some = leaky | (low >= 0) | (up > 0) | !good;
+  return good & (low >= 0) ? PLAIN : some ? DUALS : DEAD;
 }
 
 // What a unit is, from its bounds [V][LANES] and its splits.
@@ -82,18 +106,20 @@ Kind kind_of(const T* low, const T* up, const Roles* splits, bool leaky) {
   return leaky || any<T>(some) ? DUALS : DEAD;
 }
 
-// Who has a dual, its first value (CROWN's, unless `start` [V][LANES] is given), and the lines.
+// Who has a dual, its first value (CROWN's, unless `start` [V][LANES] is given), and the lines. Bounds, `pitch` apart.
 template <class T, int V>
-void make_record(const T* low, const T* up, const Roles* splits, const T* start, T leak, T* record, Roles* roles) {
+GLSK_INLINE void make_record(const T* low, const T* up, int pitch, const Roles* splits, const T* start, T leak, T* record,
+                             Roles* roles) {
   constexpr int L = LANES<T>, VL = V * L;
   const Vec<T> zero = {}, one = broadcast<T>(1), least = broadcast<T>(leak);
+  Lines<T> lines;
   for (int v = 0; v < V; ++v) {
-    const Vec<T> l = load<T>(low + v * L), u = load<T>(up + v * L);
+    const Vec<T> l = load<T>(low + v * pitch), u = load<T>(up + v * pitch);
     Roles role = splits[v];
     const Mask<T> active = lanes_of<T>(role.active), inactive = lanes_of<T>(role.inactive), split = active | inactive;
     const Mask<T> unstable = (l < 0) & (u > 0) & ~split, good = finite_width<T>(l, u);
     role.free = bits_of<T>(unstable);
-    const Lines<T> lines = relax<T>(l, u, leak, ADAPTIVE);  // NaN where bounds are not finite
+    if (!v || pitch) lines = relax<T>(l, u, leak, ADAPTIVE);  // NaN where bounds are not finite
     Vec<T> slope = (active & good) ? one : lines.slope_neg;
     slope = (inactive & good) ? least : slope;
     Vec<T> q = u > -l ? one : zero;

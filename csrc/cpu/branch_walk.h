@@ -95,7 +95,7 @@ class BranchWalk {
   // The duals of the lanes in `better` are the best.
   void keep(const Mask<T> (&better)[V]) {
     for (int j = 0; j + 1 < depth; ++j)
-      each_record(layers[j], [&](T* record, const Roles*, int64_t) {
+      each_record<T, V>(layers[j], [&](T* record, const Roles*, int64_t) {
         for (int v = 0; v < V; ++v) keep_best<T, V>(record + v * L, better[v]);
       });
   }
@@ -103,24 +103,9 @@ class BranchWalk {
   // The best duals are the present ones.
   void recall() {
     for (int j = 0; j + 1 < depth; ++j)
-      each_record(layers[j], [](T* record, const Roles*, int64_t) {
+      each_record<T, V>(layers[j], [](T* record, const Roles*, int64_t) {
         memcpy(record + DUAL * VL, record + BEST * VL, sizeof(T) * VL);
       });
-  }
-
-  // body(record, roles, unit)
-  template <class Body>
-  static void each_record(const BranchLayer<T>& layer, const Body& body) {
-    const Geometry& g = layer.g;
-    const Window& w = layer.window;
-    T* record = layer.record;
-    const Roles* roles = layer.roles;
-    for (int pixel = 0; pixel < w.pixels(); ++pixel) {
-      const int64_t place = int64_t(w.y0 + pixel / w.width()) * g.ow + w.x0 + pixel % w.width();
-      for (int k = layer.begin[pixel] + layer.plain[pixel]; k < layer.begin[pixel + 1];
-           ++k, record += FIELDS * VL, roles += V)
-        body(record, roles, layer.channel[k] * int64_t(g.oh) * g.ow + place);
-    }
   }
 
  private:

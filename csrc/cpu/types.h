@@ -167,19 +167,23 @@ struct BranchArgs {
   int64_t subproblems;
   int rows;
   int64_t units;           // of layers 0..depth-2, packed
+  int64_t width;           // columns of splits, start, duals and coefficients: units, or as `columns` says
   const T* x_lower;        // [images, inputs]
   const T* x_upper;
   const T* lower;          // [images, units]
   const T* upper;
   const int64_t* index;    // [subproblems] their images, or null: one each
-  const int8_t* splits;    // [subproblems, units] or null
+  const int8_t* splits;    // [parents, width] or null
   const T* C;              // [subproblems, rows, outputs]
-  const T* start;          // [subproblems, rows, units] or null: CROWN's slopes
+  const T* start;          // [parents, rows, width] or null: CROWN's slopes
   const T* threshold;      // [subproblems, rows] or null
+  const int64_t* parent;   // [subproblems] whose row of splits and start each has, or null: its own
+  const int32_t* extra;    // [subproblems] a column more that is split, plus 1 (active) or minus that, from 0; or null
+  const int64_t* columns;  // [images, width] the columns' units, ascending, `units` past the last; null: all units
   int iterations;
   T rate_alpha, rate_beta, decay;
   T* bounds;               // [subproblems, rows]
-  T* duals;                // [subproblems, rows, units] or null
+  T* duals;                // [subproblems, rows, width] or null
   T* coefficients;         // the same; of free units
   T* corner;               // [subproblems, rows, inputs] or null
   int threads;

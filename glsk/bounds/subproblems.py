@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from glsk import backends, box, ops, population
+from glsk import backends, box, ops, population, workspace
+from glsk.bounds.scores import babsr
+from glsk.bounds.tightening import tightened
 from glsk.geometry import encode
-from glsk.lines.relu import classify, upper_line
 from glsk.network import Chain
-from glsk.ops import affine
+from glsk.ops.branch_scratch import branch_scratch
 from glsk.population import Params, Population
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ _TENSORS = 40
 
 class SubproblemBounds(NamedTuple):
     """Of B subproblems of S rows each; what was not asked for is None. All but ``lower`` are of its iterate.
+
+    U: the columns of the roots' tensors of subproblems, see :meth:`Roots.compact`.
 
     Attributes:
         lower: [B, S], the best bound met.
@@ -52,9 +55,12 @@ class Roots:
         chain, weights: the network and its one weight set.
         x_L, x_U: the boxes [I, n], normalised.
         lower, upper: sound bounds of the hidden units, [I, U].
+        columns: units [I, W] that the tensors of subproblems have columns for, as :meth:`compact` makes them; None: U
+            columns, those of all units.
         backend: of the op.
         memory_limit: bytes of scratch memory, beside inputs and outputs, that a call may use. The CPU's kernel needs
-            about 1 KB a hidden unit and thread, however many subproblems there are.
+            about 1 KB a hidden unit and thread, however many subproblems there are: it runs on as many threads as there
+            is room for, and where there is none for one, plain PyTorch computes some subproblems at a time.
     """
 
     chain: Chain
@@ -63,6 +69,7 @@ class Roots:
     x_U: Tensor = field(repr=False)
     lower: Tensor = field(repr=False)
     upper: Tensor = field(repr=False)
+    columns: Tensor | None = field(default=None, repr=False)
     backend: str = "auto"
     memory_limit: int = 1 << 30
 
@@ -107,7 +114,7 @@ class Roots:
             raise ValueError(f"params: expected one member, got {weights.size}")
         lower, upper = (_packed(chain, hidden, end, low).detach() for end in (0, 1))
         backend = backends.resolve(backend, low.device, low.dtype)
-        return cls(chain, weights, low, up, lower, upper, backend, memory_limit)
+        return cls(chain, weights, low, up, lower, upper, None, backend, memory_limit)
 
     @property
     def units(self) -> dict[str, slice]:
@@ -119,6 +126,31 @@ class Roots:
             at += layer.geometry.out_features
         return found
 
+    def compact(self, columns: Tensor | None = None) -> "Roots":
+        """Roots whose subproblems' tensors (splits, start, duals, coefficients) have columns for unstable units alone.
+
+        Where a stable unit is never split, nothing is lost, and most of their memory and time is saved. W, the width,
+        is that of the image of most unstable units.
+
+        Args:
+            columns: int64 [I, W], other units: of each image ascending, and U past the last.
+        """
+        if columns is None:
+            has = torch.zeros_like(self.lower, dtype=torch.bool)
+            for part in self.units.values():
+                has[:, part] = (self.lower[:, part] < 0) & (self.upper[:, part] > 0)
+            number = torch.arange(has.shape[1], device=has.device)
+            width = int(has.sum(dim=1).max()) if len(has) else 0
+            columns = torch.where(has, number, has.shape[1]).sort(dim=1).values[:, :width].contiguous()
+        return replace(self, columns=columns)
+
+    def at_columns(self, values: Tensor) -> Tensor:
+        """Of values [I or 1, U] of units those that have a column: [I or 1, W], 0 past the last."""
+        if self.columns is None:
+            return values
+        padded = torch.nn.functional.pad(values, (0, 1)).expand(len(self.columns), -1)
+        return padded.gather(1, self.columns)
+
     def bound(
         self,
         C: Tensor,
@@ -126,6 +158,8 @@ class Roots:
         index: Tensor | None = None,
         splits: Tensor | None = None,
         start: Tensor | None = None,
+        parent: Tensor | None = None,
+        extra: Tensor | None = None,
         threshold: float | Tensor | None = None,
         iterations: int = 20,
         lr_alpha: float = 0.1,
@@ -147,6 +181,9 @@ class Roots:
             start: duals to start from, [B, S, U], as a call returned them. The entry of a unit that has been split
                 since turns from a slope into a multiplier: write its start, for instance 0. None: CROWN's slopes and
                 multipliers of 0; then no bound is looser than CROWN's with the same hidden bounds and splits.
+            parent: int64 [B]: subproblem b has row parent[b] of ``splits`` and ``start``; None: row b.
+            extra: int32 [B]: of each subproblem one more split, of column c, as c + 1 (active) or -c - 1 (inactive),
+                whose multiplier starts from 0; 0: none.
             threshold: a number, or [B, S]: a row stops once its bound is greater.
             iterations: how often bounds are computed; 1 is one CROWN pass.
             lr_alpha, lr_beta, decay: Adam's steps for slopes and multipliers, times ``decay`` after every iteration.
@@ -159,14 +196,16 @@ class Roots:
             TypeError, ValueError: naming the argument.
         """
         limit = torch.full(C.shape[:2], threshold).to(C) if isinstance(threshold, int | float) else threshold
-        found = [
-            ops.branch_pass(
-                self.x_L, self.x_U, list(self.weights.weights), list(self.weights.biases), self.lower, self.upper,
-                *part, encode(self.chain.geometry), list(self.chain.leaks), iterations, lr_alpha, lr_beta, decay,
-                duals, coefficients, corner, backend=self.backend,
-            )
-            for part in self._parts(index, splits, C, start, limit)
-        ]  # fmt: skip
+        backend, parts = self._parts(C, index, splits, start, limit, parent, extra)
+        with workspace.grant(self.memory_limit):
+            found = [
+                ops.branch_pass(
+                    self.x_L, self.x_U, list(self.weights.weights), list(self.weights.biases), self.lower, self.upper,
+                    *part, self.columns, encode(self.chain.geometry), list(self.chain.leaks),
+                    iterations, lr_alpha, lr_beta, decay, duals, coefficients, corner, backend=backend,
+                )
+                for part in parts
+            ]  # fmt: skip
         lower, *others = found[0] if len(found) == 1 else map(torch.cat, zip(*found, strict=True))
         wanted = duals, coefficients, corner
         a, b, x = (value if want else None for value, want in zip(others, wanted, strict=True))
@@ -183,27 +222,7 @@ class Roots:
             coefficients: [B, S, U], of :meth:`bound`.
             index, splits: as :meth:`bound` was given them.
         """
-        units = classify(self.lower, self.upper)
-        slope, intercept = upper_line(self.lower, self.upper, units)
-        layers = [(layer.geometry, layer.leak) for layer in self.chain.layers[:-1]]
-
-        def per_unit(values: list[float]) -> Tensor:
-            counts = torch.tensor([g.out_features for g, _ in layers], device=slope.device)
-            return torch.tensor(values, dtype=slope.dtype, device=slope.device).repeat_interleave(counts)
-
-        rest = per_unit([1 - leak for _, leak in layers])
-        bias = torch.cat([affine.per_unit(b, g)[0] for b, (g, _) in zip(self.weights.biases, layers, strict=False)])
-        shut = units.active | units.inactive | (per_unit([g.relu for g, _ in layers]) == 0)
-
-        def of(per_image: Tensor) -> Tensor:
-            """[B or 1, 1, U]."""
-            return (per_image if index is None or len(per_image) == 1 else per_image[index]).unsqueeze(1)
-
-        through = coefficients * (rest * bias)
-        scores = through.clamp(max=0).addcmul_(of(slope), through, value=-1)
-        scores.addcmul_(of(rest * intercept), coefficients.clamp(max=0), value=-1).abs_()
-        scores.masked_fill_(of(shut), float("-inf"))
-        return scores if splits is None else scores.masked_fill_(splits[:, None] != 0, float("-inf"))
+        return babsr(self, coefficients, index, splits)
 
     def tightened(
         self, iterations: int = 20, lr: float = 0.1, images: Tensor | None = None, outward: Tensor | None = None
@@ -218,57 +237,40 @@ class Roots:
             images: numbers of the images to do this for, int64; None: all.
             outward: [I, U], by which a new bound is moved outward before it is used: what rounding may have moved it.
         """
-        lower, upper = self.lower.clone(), self.upper.clone()
-        at = 0
-        for k, layer in enumerate(self.chain.layers[:-1]):
-            n = layer.geometry.out_features
-            part = slice(at, at + n)
-            at += n
-            if k == 0 or not layer.geometry.relu:  # bounds of an affine function of the box are exact
-                continue
-            unstable = (lower[:, part] < 0) & (upper[:, part] > 0)
-            if images is not None:
-                asked = torch.zeros(len(lower), dtype=torch.bool, device=lower.device)
-                asked[images] = True
-                unstable &= asked[:, None]
-            below = replace(
-                self,
-                chain=replace(self.chain, layers=self.chain.layers[: k + 1]),
-                weights=Population(self.weights.weights[: k + 1], self.weights.biases[: k + 1]),
-                lower=lower[:, : part.start],
-                upper=upper[:, : part.start],
-            )
-            image, unit = unstable.nonzero(as_tuple=True)
-            if not len(image):
-                continue
-            for i, u in zip(*(t.split(self._rows(n)) for t in (image, unit)), strict=True):
-                for side, ends in ((1.0, lower), (-1.0, upper)):
-                    C = torch.zeros(len(u), 1, n, dtype=lower.dtype, device=lower.device)
-                    C.scatter_(2, u[:, None, None], side)
-                    found = below.bound(C, index=i, iterations=iterations, lr_alpha=lr, duals=False).lower[:, 0]
-                    found = found if outward is None else found - outward[i, u + part.start]
-                    now = ends[i, u + part.start]
-                    better = torch.maximum(found, now) if side > 0 else torch.minimum(-found, now)
-                    ends[i, u + part.start] = better
-        return replace(self, lower=lower, upper=upper)
+        return tightened(self, iterations, lr, images, outward)
 
-    def _rows(self, outputs: int) -> int:
-        """How many rows of a layer of so many outputs a quarter of the memory limit holds."""
-        return max(1, self.memory_limit // (4 * outputs * self.x_L.element_size()))
+    def _parts(
+        self,
+        C: Tensor,
+        index: Tensor | None,
+        splits: Tensor | None,
+        start: Tensor | None,
+        limit: Tensor | None,
+        parent: Tensor | None,
+        extra: Tensor | None,
+    ) -> tuple[str, list[tuple[Tensor | None, ...]]]:
+        """Who computes them, and the subproblems in parts, within the memory limit.
 
-    def _parts(self, *per_subproblem: Tensor | None) -> list[tuple[Tensor | None, ...]]:
-        """The subproblems in parts within the memory limit: the plain pass needs memory for every row."""
-        index, splits, C, start, limit = per_subproblem
-        if C is None or C.dim() != 3 or ops.branch_pass.implemented(self.backend):
-            return [per_subproblem]
+        The plain pass needs memory for every row.
+        """
+        whole = index, splits, C, start, limit, parent, extra
+        fits = branch_scratch(self.chain.geometry, self.x_L.dtype) <= self.memory_limit
+        backend = self.backend if fits or not ops.branch_pass.implemented(self.backend) else "reference"
+        if C.dim() != 3 or ops.branch_pass.implemented(backend):
+            return backend, [whole]
         row = _TENSORS * (self.lower.shape[1] + self.x_L.shape[1] + C.shape[2]) * C.element_size()
         size = max(1, self.memory_limit // (row * max(1, C.shape[1])))
         if size >= C.shape[0]:
-            return [per_subproblem]
+            return backend, [whole]
         if index is None:
             index = torch.arange(C.shape[0], device=C.device)
-        parts = [slice(b, b + size) for b in range(0, C.shape[0], size)]
-        return [tuple(None if t is None else t[p] for t in (index, splits, C, start, limit)) for p in parts]
+        parts: list[tuple[Tensor | None, ...]] = []
+        for p in (slice(b, b + size) for b in range(0, C.shape[0], size)):
+            of = p if parent is None else slice(None)  # all parents
+            cuts = (p, of, p, of, p, p, p)
+            given = index, splits, C, start, limit, parent, extra
+            parts.append(tuple(None if t is None else t[cut] for t, cut in zip(given, cuts, strict=True)))
+        return backend, parts
 
 
 def _packed(chain: Chain, hidden: Mapping[str, tuple[Tensor, Tensor]], end: int, like: Tensor) -> Tensor:

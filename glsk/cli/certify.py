@@ -24,6 +24,7 @@ from glsk.cli.options import (
     Weights,
     dtype_named,
     listed,
+    require_cpu,
 )
 from glsk.cli.output import show_json, show_tables
 
@@ -72,6 +73,8 @@ def certify(
 
     if resume and verdicts is None:
         raise ValueError("--resume: name the file to go on with (--verdicts FILE)")
+    if complete or verdicts is not None:
+        require_cpu(device, "a verdict of every image")
     net, size, test = load(weights, model, dataset, data, eps, threads)
     if complete or verdicts is not None:
         if method:

@@ -42,6 +42,14 @@ def numbers(name: str, values: list[str]) -> list[float]:
     return [radius(text, name) for text in listed(values)]
 
 
+def require_cpu(device: str | None, what: str) -> None:
+    """Raises ValueError where the value of --device is unknown, or none that ``what`` can run on."""
+    from glsk.device import check_device
+
+    if device is not None and check_device(device).type != "cpu":
+        raise ValueError(f"device: {what} is computed in float64 on the CPU, not on {device!r}; leave --device out")
+
+
 def set_threads(threads: int | None) -> None:
     """The value of --threads becomes PyTorch's."""
     import torch

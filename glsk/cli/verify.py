@@ -8,7 +8,7 @@ import typer
 
 from glsk.cli.errors import one_line_errors, show
 from glsk.cli.loading import load_in_file_order
-from glsk.cli.options import Backend, Json, Model, Seed, Threads, Weights, set_threads
+from glsk.cli.options import Backend, Device, Json, Model, Seed, Threads, Weights, require_cpu, set_threads
 from glsk.cli.output import show_json
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def verify(
     model: Model = None,
     seed: Seed = 0,
     backend: Backend = None,
+    device: Device = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -39,6 +40,7 @@ def verify(
     from glsk import BoundedModule
     from glsk.formats import format_counterexample, read_vnnlib
 
+    require_cpu(device, "verification")
     set_threads(threads)
     found = load_in_file_order(network, model)
     properties = [found.arrange(one) for one in read_vnnlib(spec)]

@@ -3,10 +3,12 @@
 import torch
 from torch import Tensor
 
-from glsk import _C, ops
+from glsk import _C, ops, workspace
 from glsk.cpu.given import Given, address, chain_given, ibp_given, kernel, pass_given
 from glsk.geometry import decode
-from glsk.ops.branch_pass import empty_outputs, require_in_range
+from glsk.ops.branch_columns import parents, require_in_range
+from glsk.ops.branch_pass import empty_outputs
+from glsk.ops.branch_scratch import branch_scratch
 from glsk.ops.chain_bounds import empty_hidden
 from glsk.ops.crown_pass import empty_bounds, keep_known
 from glsk.ops.optimised_pass import DECAY
@@ -126,6 +128,9 @@ def branch_pass(
     C: Tensor,
     start: Tensor | None,
     threshold: Tensor | None,
+    parent: Tensor | None,
+    extra: Tensor | None,
+    columns: Tensor | None,
     geometry: list[int],
     leaks: list[float],
     iterations: int,
@@ -136,23 +141,25 @@ def branch_pass(
     coefficients: bool,
     corner: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """As ``glsk.ops.branch_pass``."""
-    require_in_range(index, x_L.shape[0])
-    bounds, *others = empty_outputs(x_L, lower, C, duals, coefficients, corner)
+    """As ``glsk.ops.branch_pass``; on as many threads as the scratch memory that is granted has room for."""
+    require_in_range(lower, index, parents(splits, start, C), parent, extra, columns)
+    bounds, *others = empty_outputs(x_L, lower, C, columns, duals, coefficients, corner)
+    limit, scratch = workspace.granted(), branch_scratch(decode(geometry), x_L.dtype)
     given = Given()
-    inputs = x_L, x_U, lower, upper, index, splits, C, start, threshold
+    inputs = x_L, x_U, lower, upper, index, splits, C, start, threshold, parent, extra, columns
     kernel("branch_pass", x_L)(
         given.layers(decode(geometry), weights, biases, leaks),
         C.shape[0],
         C.shape[1],
         lower.shape[1],
+        (lower if columns is None else columns).shape[1],
         [address(given.contiguous(tensor)) for tensor in inputs],
         iterations,
         lr_alpha,
         lr_beta,
         decay,
         [address(bounds), *map(address, others)],
-        torch.get_num_threads(),
+        max(1, torch.get_num_threads() if limit is None else min(torch.get_num_threads(), limit // scratch)),
     )
     return bounds, others[0], others[1], others[2]
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from glsk.ops import checks
+from glsk.ops.branch_columns import parents
 
 
 def branch_pass(
@@ -20,6 +21,9 @@ def branch_pass(
     C: Tensor,
     start: Tensor | None,
     threshold: Tensor | None,
+    parent: Tensor | None,
+    extra: Tensor | None,
+    columns: Tensor | None,
     geometry: list[int],
     leaks: list[float],
     iterations: int,
@@ -28,7 +32,7 @@ def branch_pass(
     decay: float,
     *_: bool,
 ) -> None:
-    """A chain with one weight set, images, and subproblems of them; the values of ``index`` are checked later."""
+    """A chain with one weight set, images, and subproblems of them; the values of integers are checked later."""
     op = "branch_pass"
     layers, tensors = checks.chain(op, tuple(geometry)), checks.Tensors(op, "x_L", x_L)
     tensors.one("x_L", x_L, None, layers[0].in_features)
@@ -43,12 +47,21 @@ def branch_pass(
         samples = _integers(op, "index", index, torch.int64, x_L, None)
     if samples < 1:
         raise ValueError(f"{op}: {'x_L' if index is None else 'index'}: no subproblems")
+    if columns is not None:
+        _integers(op, "columns", columns, torch.int64, x_L, x_L.shape[0], None)
+        units = columns.shape[1]
+    rows = samples
+    if parent is not None:
+        _integers(op, "parent", parent, torch.int64, x_L, samples)
+        rows = parents(splits, start, C)
     if splits is not None:
-        _integers(op, "splits", splits, torch.int8, x_L, samples, units)
+        _integers(op, "splits", splits, torch.int8, x_L, rows, units)
+    if extra is not None:
+        _integers(op, "extra", extra, torch.int32, x_L, samples)
     tensors.one("C", C, samples, None, layers[-1].out_features)
     if C.shape[1] < 1:
         raise ValueError(f"{op}: C: expected at least one row, got {list(C.shape)}")
-    tensors.optional("start", start, samples, C.shape[1], units)
+    tensors.optional("start", start, rows, C.shape[1], units)
     tensors.optional("threshold", threshold, samples, C.shape[1])
     if iterations < 1:
         raise ValueError(f"{op}: iterations: expected at least 1, got {iterations}")

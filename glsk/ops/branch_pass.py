@@ -16,6 +16,7 @@ from torch import Tensor
 from glsk import lines as lines_of
 from glsk.geometry import Geometry, decode
 from glsk.ops import affine, branch_checks
+from glsk.ops.branch_columns import Columns, children, parents, require_in_range
 from glsk.ops.crown_pass import concretise, through
 from glsk.ops.registry import Op
 
@@ -35,6 +36,9 @@ def branch_pass_reference(
     C: Tensor,
     start: Tensor | None,
     threshold: Tensor | None,
+    parent: Tensor | None,
+    extra: Tensor | None,
+    columns: Tensor | None,
     geometry: list[int],
     leaks: list[float],
     iterations: int,
@@ -48,7 +52,8 @@ def branch_pass_reference(
     """Lower bounds of C times the last layer's outputs for B subproblems of I images, with optimised duals.
 
     U counts the outputs of layers 0..K-1 in order: a packed tensor holds all of them, and what it holds of a layer that
-    no activation follows is not read, and is returned as 0.
+    no activation follows is not read, and is returned as 0. Subproblems need only unstable units: with ``columns``
+    their tensors hold W units, where [.., U] stands below.
 
     Args:
         x_L, x_U: boxes of the images, [I, n].
@@ -59,6 +64,11 @@ def branch_pass_reference(
         C: rows, [B, S, out].
         start: duals to start from, [B, S, U], brought into their range; None: CROWN's slopes, and multipliers of 0.
         threshold: [B, S]; a row stops, with what it has, once its bound is greater. None: no row stops.
+        parent: int64 [B]: subproblem b has row parent[b] of ``splits`` and ``start`` ([P, ..] then). None: its own.
+        extra: int32 [B], one split beside those: c + 1 where column c is active, -c - 1 where it is inactive, 0: none.
+            ``start`` is 0 there.
+        columns: int64 [I, W], of each image the units of which ``splits``, ``start``, ``duals`` and ``coefficients``
+            have a column, ascending, and U past the last; others are free, and ``start`` is 0 there. None: all units.
         geometry, leaks: of layers 0..K, as ``glsk.ops.crown_pass``.
         iterations: how often the bounds are computed; 1 is the plain pass.
         lr_alpha, lr_beta: Adam's steps, times ``decay`` after every iteration.
@@ -72,8 +82,10 @@ def branch_pass_reference(
         coefficients: [B, S, U], of the row on the outputs of those free units (before it meets their lines); else 0.
         corner: [B, S, n], where in the box the row's linear function is least.
     """
-    require_in_range(index, x_L.shape[0])
+    require_in_range(lower, index, parents(splits, start, C), parent, extra, columns)
     image = torch.arange(x_L.shape[0], device=x_L.device) if index is None else index
+    where = Columns.of(columns, image, lower.shape[1])
+    splits, start = map(where.unpacked, children(splits, start, parent, extra, where.width))
     units = Units.packed(lower[image], upper[image], splits, decode(geometry), leaks)
     network = Network(weights, biases, decode(geometry), x_L[image][None], x_U[image][None])
     chosen = units.first() if start is None else units.projected(start)
@@ -106,16 +118,10 @@ def branch_pass_reference(
     ends = network.x_L[0, :, None], network.x_U[0, :, None]
     return (
         best,
-        kept[0].contiguous() if duals else best.new_empty(0),
-        kept[1] * units.free[:, None] if coefficients else best.new_empty(0),
+        where.packed(kept[0]).contiguous() if duals else best.new_empty(0),
+        where.packed(kept[1] * units.free[:, None]) if coefficients else best.new_empty(0),
         torch.where(kept[2] >= 0, *ends) if corner else best.new_empty(0),
     )
-
-
-def require_in_range(index: Tensor | None, images: int) -> None:
-    """Raises ValueError where a subproblem names no image."""
-    if index is not None and not ((index >= 0) & (index < images)).all():
-        raise ValueError(f"branch_pass: index: every entry must lie in [0, {images})")
 
 
 @dataclass(frozen=True)
@@ -238,6 +244,9 @@ def _fake(
     C: Tensor,
     start: Tensor | None,
     threshold: Tensor | None,
+    parent: Tensor | None,
+    extra: Tensor | None,
+    columns: Tensor | None,
     geometry: list[int],
     leaks: list[float],
     iterations: int,
@@ -248,18 +257,18 @@ def _fake(
     coefficients: bool,
     corner: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return empty_outputs(x_L, lower, C, duals, coefficients, corner)
+    return empty_outputs(x_L, lower, C, columns, duals, coefficients, corner)
 
 
 def empty_outputs(
-    x_L: Tensor, lower: Tensor, C: Tensor, duals: bool, coefficients: bool, corner: bool
+    x_L: Tensor, lower: Tensor, C: Tensor, columns: Tensor | None, duals: bool, coefficients: bool, corner: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Uninitialised; empty where not wanted."""
-    shape, units = C.shape[:2], lower.shape[1]
+    shape, width = C.shape[:2], (lower if columns is None else columns).shape[1]
     return (
         C.new_empty(shape),
-        C.new_empty((*shape, units) if duals else 0),
-        C.new_empty((*shape, units) if coefficients else 0),
+        C.new_empty((*shape, width) if duals else 0),
+        C.new_empty((*shape, width) if coefficients else 0),
         C.new_empty((*shape, x_L.shape[1]) if corner else 0),
     )
 
@@ -267,8 +276,9 @@ def empty_outputs(
 branch_pass = Op(
     "branch_pass",
     "(Tensor x_L, Tensor x_U, Tensor[] weights, Tensor[] biases, Tensor lower, Tensor upper, Tensor? index, "
-    "Tensor? splits, Tensor C, Tensor? start, Tensor? threshold, int[] geometry, float[] leaks, int iterations, "
-    "float lr_alpha, float lr_beta, float decay, bool duals, bool coefficients, bool corner, str backend) "
+    "Tensor? splits, Tensor C, Tensor? start, Tensor? threshold, Tensor? parent, Tensor? extra, "
+    "Tensor? columns, int[] geometry, float[] leaks, int iterations, float lr_alpha, float lr_beta, float decay, "
+    "bool duals, bool coefficients, bool corner, str backend) "
     "-> (Tensor, Tensor, Tensor, Tensor)",
     branch_pass_reference,
     _fake,

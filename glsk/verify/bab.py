@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from glsk.verify.bounding import Bounder
 from glsk.verify.branching import choose
 from glsk.verify.leaves import decide_leaf
-from glsk.verify.subproblems import Stack, Subproblems
+from glsk.verify.stack import Stack
+from glsk.verify.subproblems import Subproblems
 from glsk.verify.verdict import Status
 
 ROUND_SECONDS = 0.5
@@ -30,7 +30,7 @@ class Outcome(NamedTuple):
 
 @dataclass
 class _Open:
-    stack: Stack
+    stack: Stack[Subproblems]
     seconds: float
     subproblems: int = 0
     stuck: bool = False
@@ -110,13 +110,7 @@ class Search:
         parents, unit = parents[unit >= 0], unit[unit >= 0]
         if not len(parents):
             return
-        children = parents[torch.arange(len(parents)).repeat_interleave(2)]
-        at, split = torch.arange(len(children)), unit.repeat_interleave(2)
-        children.splits[at, split] = torch.tensor([1, -1], dtype=torch.int8).repeat(len(parents))
-        starts = children.duals.float()
-        starts[at, :, split] = 0
-        iterations = self.bounder.settings.iterations
-        self._push(self.bounder.bound(children.goal, children.splits, starts, iterations))
+        self._push(self.bounder.children(parents, unit))
 
     def _push(self, batch: Subproblems) -> None:
         """Keep open subproblems, the furthest from proved on top."""

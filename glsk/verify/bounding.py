@@ -56,20 +56,32 @@ class Bounder:
 
     def root(self, iterations: int) -> Subproblems:
         """The goals themselves, those that stay open."""
-        splits = torch.zeros(self.goals.size, self.engine.roots.lower.shape[1], dtype=torch.int8)
-        return self.bound(torch.arange(self.goals.size), splits, None, iterations)
+        splits = torch.zeros(self.goals.size, self.engine.columns.shape[1], dtype=torch.int8)
+        return self._open(torch.arange(self.goals.size), splits, iterations, splits=splits)
 
-    def bound(self, goal: Tensor, splits: Tensor, starts: Tensor | None, iterations: int) -> Subproblems:
-        """Bound subproblems of goals [N]: those that stay open."""
+    def children(self, parents: Subproblems, column: Tensor) -> Subproblems:
+        """Split a column [N] of each both ways: those that stay open. None is further from proved than its parent."""
+        parent, at = torch.arange(len(parents)).repeat_interleave(2), column.repeat_interleave(2)
+        side = torch.tensor([1, -1]).repeat(len(parents))
+        splits = parents.splits[parent]
+        splits[torch.arange(len(at)), at] = side.to(torch.int8)
+        return self._open(
+            parents.goal[parent], splits, self.settings.iterations, parents.margin[parent],
+            splits=parents.splits, start=parents.duals.float(), parent=parent, extra=((at + 1) * side).int(),
+        )  # fmt: skip
+
+    def _open(
+        self, goal: Tensor, splits: Tensor, iterations: int, known: Tensor | None = None, /, **where: Tensor
+    ) -> Subproblems:
+        """Bound subproblems of goals [N]: those that stay open. ``where``: splits and starts as ``Roots.bound``."""
         settings, goals, engine = self.settings, self.goals, self.engine
         A, b, box = goals.A[goal], goals.b[goal], goals.box[goal]
         result = engine.screen(
-            A, box, splits=splits, start=starts, threshold=b.float() + self.doubt[goal], iterations=iterations,
-            lr_alpha=settings.lr_alpha, lr_beta=settings.lr_beta, coefficients=True, corner=True,
+            A, box, threshold=b.float() + self.doubt[goal], iterations=iterations,
+            lr_alpha=settings.lr_alpha, lr_beta=settings.lr_beta, coefficients=True, **where,
         )  # fmt: skip
         assert result.duals is not None
         assert result.coefficients is not None
-        assert result.corner is not None
         margins = result.lower - b.float()
         done = (margins > self.doubt[goal]).any(dim=1)
         which = done.nonzero()[:, 0]
@@ -78,10 +90,20 @@ class Bounder:
         left = (~done).nonzero()[:, 0]
         goal, splits = goal[left], splits[left]
         margin, row = margins[left].max(dim=1)
+        margin = margin if known is None else torch.maximum(margin, known[left])
         worst = margin.topk(min(len(margin), CORNERS), largest=False).indices
-        self.look(goal[worst], result.corner[left[worst], row[worst]])
-        units = candidates(engine, result.coefficients[left, row], goals.box[goal], splits, settings.candidates)
-        return Subproblems(goal, splits, result.duals[left].half(), units, margin)
+        self.look(goal[worst], self._corners(goal[worst], splits[worst], result.duals[left[worst]], row[worst]))
+        units = candidates(engine, result.coefficients, left, row, goals.box[goal], splits, settings.candidates)
+        return Subproblems(goal, splits, result.duals.half()[left], units, margin)
+
+    def _corners(self, goal: Tensor, splits: Tensor, duals: Tensor, row: Tensor) -> Tensor:
+        """The corners of the boxes that bounds of rows [N] pick, [N, *input_shape]."""
+        if not len(goal):
+            return self.goals.x_L[:0]
+        A, box = self.goals.A[goal], self.goals.box[goal]
+        found = self.engine.screen(A, box, splits=splits, start=duals, iterations=1, duals=False, corner=True).corner
+        assert found is not None
+        return found[torch.arange(len(goal)), row]
 
     def look(self, goal: Tensor, points: Tensor) -> None:
         """Whether points [N, *input_shape] of the goals' boxes are unsafe."""

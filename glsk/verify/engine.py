@@ -50,7 +50,7 @@ class Networks:
 
 
 class Engine:
-    """Bounds over some boxes.
+    """Bounds over some boxes. Subproblems' tensors have W columns, those of the boxes' unstable units (``columns``).
 
     Args:
         networks: what is bounded.
@@ -88,7 +88,11 @@ class Engine:
 
     def _set(self, roots: Roots) -> None:
         """Take root bounds that hold."""
-        self.roots = roots
+        self.roots, self.exact = roots, roots.compact()
+        columns = self.exact.columns
+        assert columns is not None
+        self.columns = columns
+        self._moved_at = self.exact.at_columns(self.moved)
         hidden = {
             name: (self.roots.lower[:, part].float(), self.roots.upper[:, part].float())
             for name, part in roots.units.items()
@@ -101,6 +105,10 @@ class Engine:
             self.unstable[:, part] = (lower[:, part] < 0) & (upper[:, part] > 0)
         # Of the lines above: what the bound of a row of coefficient -1 on the unit loses.
         self.intercepts = torch.where(self.unstable, upper * lower / (lower - upper), 0)
+        # Rounded, a bound may reach 0, but none passes it: float32's unstable units have columns.
+        self.compact = self.screens.compact(columns)
+        self.losses = -self.compact.at_columns(self.intercepts)
+        self.least = 1e-30 * self.compact.at_columns(self.unstable)  # of what a free unit loses
 
     def tighten(self, iterations: int) -> None:
         """Optimise the root bounds of every unstable unit."""
@@ -108,7 +116,7 @@ class Engine:
 
     def screen(self, C: Tensor, index: Tensor, **how: Any) -> SubproblemBounds:
         """Float32 bounds of float64 rows C [B, S, K] in boxes ``index`` [B]; ``how`` is of ``Roots.bound``."""
-        return self.screens.bound(C.float(), index=index, **how)
+        return self.compact.bound(C.float(), index=index, **how)
 
     def proves(
         self,
@@ -119,12 +127,12 @@ class Engine:
         duals: Tensor | None,
         magnitudes: Tensor | None = None,
     ) -> Tensor:
-        """Of which subproblems some row of C y - b is positive everywhere: bool [B], by ``duals`` [B, S, U], proved.
+        """Of which subproblems some row of C y - b is positive everywhere: bool [B], by ``duals`` [B, S, W], proved.
 
         ``magnitudes``: of the terms of which rows C were added up in float64, as C; None: C is exact.
         """
         start = None if duals is None else duals.double()
-        lower = self.roots.bound(C, index=index, splits=splits, start=start, iterations=1, duals=False).lower
+        lower = self.exact.bound(C, index=index, splits=splits, start=start, iterations=1, duals=False).lower
         slack = self.slack(C if magnitudes is None else magnitudes, index, splits, start)
         return (lower - slack > b).any(dim=1)
 
@@ -132,7 +140,7 @@ class Engine:
         """What float64 rounding may have added to bounds of these rows: [B, S]."""
         multipliers = None
         if splits is not None and duals is not None:
-            multipliers = (duals.clamp(min=0) * (self.moved[index] * (splits != 0)).unsqueeze(1)).sum(-1)
+            multipliers = (duals.clamp(min=0) * (self._moved_at[index] * (splits != 0)).unsqueeze(1)).sum(-1)
         return self.outward.rows(C, index=self.images[index], multipliers=multipliers)
 
     def in_data_units(self, x: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ random points of it, times the box's width is largest.
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,21 +18,20 @@ from glsk.verify.bounding import DOUBT
 from glsk.verify.engine import Networks
 from glsk.verify.goals import Goals
 from glsk.verify.rounding import Rounding
+from glsk.verify.stack import Batch, Stack
 from glsk.verify.verdict import Status
 
 SAMPLES = 8
 """Random points of a box, beside its centre, whose gradients say where to cut."""
 
 
-class Boxes(NamedTuple):
+@dataclass(frozen=True)
+class Boxes(Batch):
     """N open boxes: of which goal [N], and their ends [N, *input_shape], float64."""
 
     goal: Tensor
     x_L: Tensor
     x_U: Tensor
-
-    def take(self, which: Tensor | slice) -> "Boxes":
-        return Boxes(*(t[which] for t in self))
 
 
 class BoxSearch:
@@ -43,6 +43,7 @@ class BoxSearch:
         seconds: of every property, what it has used already.
         timeout: seconds a property may use in all.
         batch: boxes bounded at a time, at most.
+        open_limit: bytes that open boxes may hold in memory; what is more waits on disk.
         clock: gives the time in seconds.
         options: of ``BoundedModule.compute_bounds``.
     """
@@ -54,6 +55,7 @@ class BoxSearch:
         seconds: Mapping[int, float],
         timeout: float,
         batch: int,
+        open_limit: int,
         clock: Callable[[], float] = time.perf_counter,
         **options: Any,
     ) -> None:
@@ -64,20 +66,23 @@ class BoxSearch:
         self.generator = torch.Generator().manual_seed(0)
         self.counterexamples: dict[int, Tensor] = {}
         whole = Boxes(torch.arange(goals.size), goals.x_L[goals.box], goals.x_U[goals.box])
-        owner = goals.property
-        self.open = {p: whole.take((owner == p).nonzero()[:, 0]) for p in self.counts}
+        self.open: dict[int, Stack[Boxes]] = {p: Stack(open_limit // len(self.counts)) for p in self.counts}
+        self._push(whole)
 
     def run(self) -> Iterator[Outcome]:
         """What becomes of each property, as soon as it is decided."""
-        while self.open:
-            yield from self._round()
+        try:
+            while self.open:
+                yield from self._round()
+        finally:
+            for stack in self.open.values():
+                stack.close()
 
     def _round(self) -> Iterator[Outcome]:
         began = self.clock()
         quota = max(1, self.size // len(self.open))
-        taken = {p: boxes.take(slice(-quota, None)) for p, boxes in self.open.items()}
-        self.open = {p: boxes.take(slice(None, -quota)) for p, boxes in self.open.items()}
-        batch = Boxes(*(torch.cat(parts) for parts in zip(*taken.values(), strict=True)))
+        taken = {p: boxes for p, stack in self.open.items() if (boxes := stack.pop(quota)) is not None}
+        batch = Boxes.join(taken.values())
         self._push(self._halve(*self._bound(batch)))
         spent = self.clock() - began
         if spent > ROUND_SECONDS:
@@ -89,13 +94,13 @@ class BoxSearch:
             self.counts[p] += len(part.goal)
             status = self._status(p)
             if status is not None:
-                del self.open[p]
+                self.open.pop(p).close()
                 yield Outcome(p, status, self.counterexamples.get(p), self.seconds[p], self.counts[p])
 
     def _status(self, p: int) -> Status | None:
         if p in self.counterexamples:
             return "sat"
-        if not len(self.open[p].goal):
+        if not len(self.open[p]):
             return "unsat"
         return "timeout" if self.seconds[p] >= self.timeout else None
 
@@ -107,11 +112,11 @@ class BoxSearch:
         done = margin.values > DOUBT * (1 + size)
         proved = done.nonzero()[:, 0]
         if len(proved):
-            boxes, rows = batch.take(proved), A[proved]
+            boxes, rows = batch[proved], A[proved]
             slack = Rounding(self.networks.bounded, boxes.x_L, boxes.x_U).rows(rows)
             done[proved] = (self._crown(self.networks.bounded, boxes, rows) - slack > b[proved]).any(dim=1)
         left = (~done).nonzero()[:, 0]
-        open_ = batch.take(left)
+        open_ = batch[left]
         center = open_.x_L + (open_.x_U - open_.x_L) / 2
         slope = self._gradient(center, A[left, margin.indices[left]])
         self._look(open_.goal, center)
@@ -159,10 +164,9 @@ class BoxSearch:
         low[at], high[at] = middle, middle
         shape = boxes.x_L.shape[1:]
         halves = ((boxes.x_L, low.unflatten(1, shape)), (high.unflatten(1, shape), boxes.x_U))
-        return Boxes(*(torch.cat(parts) for parts in zip(*((boxes.goal, *ends) for ends in halves), strict=True)))
+        return Boxes.join(Boxes(boxes.goal, *ends) for ends in halves)
 
-    def _push(self, halves: Boxes) -> None:
-        owner = self.goals.property[halves.goal]
-        for p, rest in self.open.items():
-            mine = halves.take((owner == p).nonzero()[:, 0])
-            self.open[p] = Boxes(*(torch.cat(pair) for pair in zip(rest, mine, strict=True)))
+    def _push(self, boxes: Boxes) -> None:
+        owner = self.goals.property[boxes.goal]
+        for p in owner.unique().tolist():
+            self.open[p].push(boxes[owner == p])

@@ -20,15 +20,16 @@ def decide_leaf(engine: Engine, goals: Goals, goal: int, splits: Tensor) -> tupl
     Args:
         engine, goals: the boxes and what is to be proved.
         goal: which goal.
-        splits: [U], of every unit that the box leaves unstable.
+        splits: [W], of every unit that the box leaves unstable.
     """
     with requiring("a subproblem without free units"):
         from scipy.optimize import linprog  # only here: it takes long to import
 
     box = int(goals.box[goal])
-    units, outputs = _affine_pieces(engine, box, splits)
     which = (splits != 0).nonzero()[:, 0]
-    sides = -splits[which].double()[:, None] * units[which]  # <= 0 in the region
+    unit = engine.columns[box, which]
+    units, outputs = _affine_pieces(engine, box, unit[splits[which] > 0])
+    sides = -splits[which].double()[:, None] * units[unit]  # <= 0 in the region
     A, b = goals.A[goal], goals.b[goal]
     rows = A @ outputs
     rows[:, -1] -= b
@@ -72,10 +73,14 @@ def decide_leaf(engine: Engine, goals: Goals, goal: int, splits: Tensor) -> tupl
     return point, bool(proved[0])
 
 
-def _affine_pieces(engine: Engine, box: int, splits: Tensor) -> tuple[Tensor, Tensor]:
-    """The hidden units [U, n + 1] and the outputs [K, n + 1] as affine functions of the normalised input."""
+def _affine_pieces(engine: Engine, box: int, on: Tensor) -> tuple[Tensor, Tensor]:
+    """The hidden units [U, n + 1] and the outputs [K, n + 1], affine functions of the normalised input.
+
+    Active are the units ``on`` and those that always are.
+    """
     roots = engine.roots
-    active = (splits > 0) | ((splits == 0) & (roots.lower[box] >= 0))
+    active = roots.lower[box] >= 0
+    active[on] = True
     inputs = roots.x_L.shape[1]
     values = torch.cat((torch.eye(inputs), torch.zeros(1, inputs))).double()[None]  # one row an input, one for 1
     found, at = [], 0
@@ -85,7 +90,7 @@ def _affine_pieces(engine: Engine, box: int, splits: Tensor) -> tuple[Tensor, Te
         values[0, -1] += affine.per_unit(roots.weights.biases[k], shape)[0]
         found.append(values[0].T)
         if shape.relu:
-            on = active[at : at + shape.out_features].double()
-            values = values * (on + (1 - on) * layer.leak)
+            passed = active[at : at + shape.out_features].double()
+            values = values * (passed + (1 - passed) * layer.leak)
         at += shape.out_features
     return torch.cat(found[:-1]), found[-1]

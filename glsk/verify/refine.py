@@ -230,7 +230,7 @@ def slopes(low: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
 
 def worth(engine: Engine, goals: Goals) -> Tensor:
     """How much of the intercept of a unit's upper line the goals' bounds lose, and hidden bounds' for them: [I, U]."""
-    found = engine.screen(goals.A, goals.box, iterations=20, coefficients=True)
+    found = engine.screens.bound(goals.A.float(), index=goals.box, iterations=20, coefficients=True)
     assert found.coefficients is not None
     row = (found.lower - goals.b).argmax(dim=1)
     loss = -found.coefficients[torch.arange(goals.size), row]

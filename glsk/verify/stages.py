@@ -149,8 +149,8 @@ class Window:
         """Branch and bound on the input."""
         settings = self.settings
         tree = BoxSearch(
-            self.networks, self.goals, self.seconds, self.timeout, settings.branch.batch, settings.clock,
-            **self._options(),
+            self.networks, self.goals, self.seconds, self.timeout, settings.branch.batch, self.limit // 2,
+            settings.clock, **self._options(),
         )  # fmt: skip
         for p, status, point, seconds, count in tree.run():
             self.left.discard(p)

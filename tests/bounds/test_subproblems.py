@@ -189,10 +189,51 @@ def test_tightened_roots_are_sound_and_never_looser(backend: str) -> None:
     assert torch.equal(one.lower[0], roots.lower[0])
 
 
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_compact_roots_bound_as_wide_ones(backend: str) -> None:
+    _, roots, C = small(backend)
+    compact = roots.compact()
+    assert compact.columns is not None
+    unstable = (roots.lower < 0) & (roots.upper > 0)
+    width = compact.columns.shape[1]
+    assert width == unstable.sum(1).max() < roots.lower.shape[1]
+    assert unstable.sum(1).min() < width  # some image has columns past its last
+    generator = torch.Generator().manual_seed(0)
+    index, parent = torch.tensor([0, 0, 1, 2, 2, 2]), torch.tensor([0, 0, 1, 2, 2, 2])
+    sides = torch.randint(-1, 2, unstable.shape, generator=generator) * unstable
+    start = roots.bound(C, splits=sides.to(torch.int8), iterations=4).duals
+    assert start is not None
+    column = torch.tensor([0, 1, 2, 0, 3, 4])
+    unit = compact.columns[index, column]
+    sign = torch.tensor([1, -1, 1, -1, 1, -1])
+    narrow = compact.at_columns(sides).to(torch.int8)
+    found = compact.bound(
+        C[index], index=index, splits=narrow, start=torch.stack([compact.at_columns(s) for s in start.unbind(1)], 1),
+        parent=parent, extra=((column + 1) * sign).int(), iterations=5, coefficients=True,
+    )  # fmt: skip
+    own, begin = sides[parent], start[parent]
+    own[torch.arange(6), unit] = sign
+    begin[torch.arange(6), :, unit] = 0
+    wanted = roots.bound(C[index], index=index, splits=own.to(torch.int8), start=begin, iterations=5, coefficients=True)
+    assert_close(found.lower, wanted.lower, 1e-12)
+    pairs = ((found.duals, wanted.duals), (found.coefficients, wanted.coefficients))
+    for one, other in pairs:
+        assert one is not None
+        assert other is not None
+        assert_close(
+            one, torch.nn.functional.pad(other, (0, 1)).gather(2, compact.columns[index][:, None].expand_as(one)), 1e-9
+        )
+    scores = compact.babsr(found.coefficients, index)
+    assert torch.equal(scores.isfinite(), (compact.columns < roots.lower.shape[1])[index][:, None].expand_as(scores))
+
+
 def test_the_plain_pass_keeps_to_the_memory_limit() -> None:
     _, roots, C = small("reference")
-    whole = roots.bound(C, iterations=3, corner=True)
-    one_by_one = replace(roots, memory_limit=1).bound(C, iterations=3, corner=True)
+    parent, extra = torch.tensor([1, 0, 0]), torch.tensor([2, -1, 0], dtype=torch.int32)
+    splits = torch.zeros(2, roots.lower.shape[1], dtype=torch.int8)
+    options = {"splits": splits, "parent": parent, "extra": extra, "iterations": 3, "corner": True}
+    whole = roots.bound(C, **options)
+    one_by_one = replace(roots, memory_limit=1).bound(C, **options)
     assert one_by_one.coefficients is None
     for found, wanted in zip(one_by_one, whole, strict=True):
         if wanted is not None:

@@ -17,6 +17,8 @@ if "cpu" not in NATIVE:
     pytest.skip("no CPU kernels in this build", allow_module_level=True)
 
 from glsk import _C
+from glsk.cpu import forward
+from glsk.ops.branch_scratch import branch_scratch
 
 COUNT = 19
 """Subproblems of two rows: more than one tile, the last one not full."""
@@ -65,6 +67,36 @@ def test_it_equals_the_reference(isa: str, dtype: torch.dtype, iterations: int, 
                 assert_close(one, other, 1e-7)
 
 
+@pytest.mark.parametrize("mixed", [False, True])
+@given(case=cases(samples=(1, 3), leaks=LEAKS, pools=True))
+@settings(max_examples=3)
+def test_columns_and_parents_are_as_the_reference_has_them(isa: str, mixed: bool, case: Case) -> None:
+    assert _C.isa() == isa
+    roots, reference = (roots_of(case, backend) for backend in ("cpu", "reference"))
+    wide = torch.rand(roots.lower.shape, generator=torch.Generator().manual_seed(0)) < 0.6
+    wide |= (roots.lower < 0) & (roots.upper > 0)
+    units = roots.lower.shape[1]
+    columns = torch.where(wide, torch.arange(units), units).sort(dim=1).values[:, : int(wide.sum(1).max())].contiguous()
+    width = columns.shape[1]
+    index, splits, start, C = subproblems(case, width, False)
+    index = index[torch.randperm(COUNT, generator=torch.Generator().manual_seed(1))] if mixed else index
+    generator = torch.Generator().manual_seed(2)
+    options = {
+        "parent": torch.randint(0, 5, (COUNT,), generator=generator).sort().values,
+        "extra": torch.randint(-width, width + 1, (COUNT,), generator=generator, dtype=torch.int32),
+        "iterations": 3, "coefficients": True, "corner": True,
+    }  # fmt: skip
+    for first in (start[:5].double(), None):
+        wanted, found = (
+            one.compact(columns).bound(C, index=index, splits=splits[:5], start=first, **options)
+            for one in (reference, roots)
+        )
+        assert_close(found.lower, wanted.lower, TOLERANCE[torch.float64])
+        if width:
+            assert_close(found.duals, wanted.duals, 1e-7)
+            assert_close(found.coefficients, wanted.coefficients, 1e-7)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_the_bits_are_those_of_any_number_of_threads(dtype: torch.dtype) -> None:
     case, *_ = small("cpu")
@@ -103,6 +135,25 @@ def test_a_problem_does_not_depend_on_its_neighbours() -> None:
         alone = roots.bound(C[part], index=index[part], splits=splits[part], **options)
         for one, other in zip(alone, whole, strict=True):
             torch.testing.assert_close(one, other[part], rtol=1e-11, atol=1e-12)
+
+
+def test_threads_are_those_that_the_memory_limit_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, roots, C = small("cpu")
+    one = branch_scratch(roots.chain.geometry, torch.float64)
+    assert one > 1024 * roots.lower.shape[1]
+    ran, kernel = [], forward.kernel
+    monkeypatch.setattr(forward, "kernel", lambda *of: lambda *given: (ran.append(given[-1]), kernel(*of)(*given)))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        wanted = roots.bound(C, iterations=3).lower
+        for limit in (one, 3 * one, 100 * one):
+            assert torch.equal(replace(roots, memory_limit=limit).bound(C, iterations=3).lower, wanted)
+        plain = replace(roots, memory_limit=one - 1).bound(C, iterations=3).lower
+    finally:
+        torch.set_num_threads(before)
+    assert ran == [4, 1, 3, 4]  # and not where there is no room for one
+    assert_close(plain, wanted, 1e-9)
 
 
 def test_the_kernels_are_there() -> None:

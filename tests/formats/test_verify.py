@@ -71,6 +71,15 @@ def test_json_holds_the_same(here):
     assert values.keys() == {"result", "seconds", "stage"}
 
 
+def test_it_runs_on_the_cpu_and_nowhere_else(here, monkeypatch):
+    assert run(here, unsafe(-2, 3, 3.5), "--device", "cpu").exit_code == 0
+    assert "device: unknown 'tpu'" in run(here, unsafe(-2, 3, 3.5), "--device", "tpu").stderr
+    monkeypatch.setattr("glsk.device.check_device", torch.device)  # as if there were a GPU
+    refused = run(here, unsafe(-2, 3, 3.5), "--device", "cuda:1")
+    assert refused.exit_code == 2
+    assert "device: verification is computed in float64 on the CPU, not on 'cuda:1'" in refused.stderr
+
+
 def test_one_property_of_several_that_is_violated_is_enough(here):
     safe, other = unsafe(-1, 1, 2), unsafe(2, 3, 2.5)
     assert run(here, [safe, other]).exit_code == 1

@@ -9,7 +9,8 @@ from torch import nn
 import glsk
 from glsk.verify import AttackSettings, Property, VerifySettings, margin_property, verify, verify_many
 from glsk.verify.refine import RefineSettings
-from glsk.verify.subproblems import Stack, Subproblems
+from glsk.verify.stack import Stack
+from glsk.verify.subproblems import Subproblems
 from tests.verify.milp import depth
 
 NO_ATTACK = AttackSettings(steps=0, restarts=0)
@@ -93,16 +94,27 @@ def test_the_time_limit_ends_every_stage():
         assert verdict.status == "timeout"
 
 
-def test_open_subproblems_wait_on_disk_where_memory_is_short(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("search", "dimensions"), [("bab", 0), ("input_split", 20)])
+def test_what_is_open_waits_on_disk_where_memory_is_short(tmp_path, monkeypatch, search, dimensions):
     net, found = hard()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    spilled = []
-    monkeypatch.setattr(
-        Stack, "_spill", lambda self, place, spill=Stack._spill: (spilled.append(place), spill(self, place))
-    )
+    limits, spilled = [], []
+
+    class Small(Stack):
+        def __init__(self, limit):
+            limits.append(limit)
+            super().__init__(1000)
+
+        def _spill(self, place):
+            spilled.append(place)
+            super()._spill(place)
+
+    monkeypatch.setattr(f"glsk.verify.{search}.Stack", Small)
     ticks = iter(range(1_000_000))
-    settings = VerifySettings(input_dimensions=0, refine=RefineSettings(leaves=0), clock=lambda: float(next(ticks)))
-    verify(glsk.BoundedModule(net, (20,)), found, timeout=15, memory_limit=1000, settings=settings)
+    unrefined = RefineSettings(leaves=0)
+    settings = VerifySettings(input_dimensions=dimensions, refine=unrefined, clock=lambda: float(next(ticks)))
+    verify(glsk.BoundedModule(net, (20,)), found, timeout=15, memory_limit=1 << 20, settings=settings)
+    assert limits == [1 << 19]
     assert spilled
     assert not list(tmp_path.iterdir())
 
