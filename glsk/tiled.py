@@ -109,8 +109,9 @@ def _tiles(method: str, query: Query, memory_limit: int) -> tuple[list[tiling.Ti
         backend = "reference" if backend == "cpu" else backend
     members = query.population.size
     kept = members * samples * need.saved
-    if backend != "cpu" and kept <= workspace.HIDDEN_SHARE * memory_limit:  # there is room for all tiles together
-        need = replace(need, fixed=need.fixed + kept, per_pair=need.per_pair - need.saved, saved=0)
+    together = replace(need, fixed=need.fixed + kept, per_pair=need.per_pair - need.saved, saved=0)
+    if backend != "cpu" and kept <= workspace.HIDDEN_SHARE * memory_limit and together.least <= memory_limit:
+        need = together  # there is room for what all tiles keep
     return list(tiling.tiles(members, samples, need, memory_limit, backend)), need
 
 
