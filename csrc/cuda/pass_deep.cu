@@ -128,7 +128,6 @@ __global__ void __launch_bounds__(MAX_WARPS* LANES, 1) deep_kernel(const Pass pa
                                static_cast<int>(threadIdx.x) % LANES};
             back_substitute<CHANNELS, ONE_GROUP>(pass, shape, tile, memory);
         }
-        __syncthreads();  // the next job overwrites list, tables and perhaps weights
     }
 }
 

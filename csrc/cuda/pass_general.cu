@@ -97,7 +97,6 @@ __global__ void __launch_bounds__(THREADS, sizeof(T) == 4 ? 3 : 2) general_kerne
             walk_down(pass, group, from, from + pass.workspace_per_block, bound);
             finish(pass, group, bound.sum, sums);
         }
-        __syncthreads();  // the next job overwrites the list
     }
 }
 

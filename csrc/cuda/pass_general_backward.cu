@@ -116,14 +116,11 @@ __global__ void __launch_bounds__(THREADS, 2)
                         shared.sources[lane] = Source(pass.layer[pass.layers - 1], group.row(pass, lane));
                     }
                 }
-                __syncthreads();
                 back_propagate<T, PER_ROW>(pass, gradient, group, shared, own);
             }
-            __syncthreads();  // the next chunk overwrites the list
         }
     }
     if (!layout.sums_on_chip || gradient.parameters == nullptr) return;
-    __syncthreads();
     for (std::int64_t i = threadIdx.x; i < layout.sums; i += THREADS) global[i] = sums[i];
 }
 

@@ -14,7 +14,8 @@ __device__ __forceinline__ int row_at(const Pass& pass, int order) {
 }
 
 // Writes to list the numbers below size that keep(number) is true for, in order. All threads of the block call it; counts
-// has blockDim.x + 1 entries, and the last one becomes how many there are. Ends with a barrier.
+// has blockDim.x + 1 entries, and the last one becomes how many there are. Begins with a barrier: what was done with the
+// list before is done by all threads when it is written. Ends with one.
 template <class Keep>
 __device__ __forceinline__ void compact(int size, Keep keep, int* list, int* counts) {
     const int threads = blockDim.x, me = threadIdx.x;

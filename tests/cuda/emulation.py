@@ -3,15 +3,16 @@
 import ctypes
 import hashlib
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -20,10 +21,28 @@ from glsk import backends, ops
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
-SOURCES = [*sorted((ROOT / "csrc" / "cuda").iterdir()), HERE / "emulate.h", HERE / "emulate.cpp"]
-FLAGS = ["-std=c++17", "-O1", "-fPIC", "-DGLSK_EMULATE", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]
+KERNELS = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
+SOURCES = [*sorted((ROOT / "csrc" / "cuda").iterdir()), *sorted(HERE.glob("emulate*.*"))]
+FLAGS = ["-std=c++17", "-g1", "-fPIC", "-DGLSK_EMULATE", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]
+RUNTIME_FLAGS = ["-O2"]
 
 SHARED_LIMIT = 227 << 10
+
+WATCHED = ["-fsanitize=thread,alignment", "-fsanitize-recover=alignment", "--param=tsan-instrument-func-entry-exit=0"]
+"""The compiler's part of ThreadSanitizer: calls at every access, to emulate_hooks.cpp or to its own library."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How the emulator is built: flags of the kernels and of the link, and who observes."""
+
+    name: str
+    kernels: tuple[str, ...]
+    link: tuple[str, ...]
+    observer: tuple[str, ...]
+
+
+RACES = Variant("races", ("-O1", *WATCHED), (), ("emulate_races.cpp", "emulate_hooks.cpp"))
 
 PARTS = ("views", "select", "workspace", "forward", "backward")
 """Of the ``cuda`` backend, which hold on to the extension."""
@@ -36,9 +55,15 @@ class Emulation:
         self.path, self._switch = path, ctypes.CDLL(str(path)).glsk_emulate
         self.set()
 
-    def set(self, reverse: bool = False, shared_limit: int = SHARED_LIMIT, multiprocessors: int = 2) -> None:
-        """Order of the threads between barriers; shared memory of a thread block in bytes; size of the device."""
-        self._switch(int(reverse), shared_limit, multiprocessors)
+    def set(
+        self, order: str = "forward", seed: int = 0, shared_limit: int = SHARED_LIMIT, multiprocessors: int = 2
+    ) -> None:
+        """Order of the threads between barriers; shared memory of a thread block in bytes; size of the device.
+
+        Accesses to memory are looked at if GLSK_EMULATE_WATCH is 1: many times slower.
+        """
+        watch = int(os.environ.get("GLSK_EMULATE_WATCH") == "1")
+        self._switch(("forward", "backward", "random").index(order), seed, shared_limit, multiprocessors, watch)
 
 
 def missing() -> str | None:
@@ -52,29 +77,49 @@ def missing() -> str | None:
 
 def build() -> Path:
     """The extension compiled for the host; built once for a state of the sources."""
+    return _built(RACES, "_CUDA.so", [ROOT / "csrc" / "cuda" / "bindings.cpp"], ["-shared"])
+
+
+def program(variant: Variant = RACES, sources: Iterable[Path] = KERNELS) -> Path:
+    """The small calls of emulated_cases.cpp as a program (emulated_main.cpp), of these kernels."""
+    return _built(variant, "cases", [HERE / "emulated_cases.cpp", HERE / "emulated_main.cpp"], [], sources)
+
+
+def _built(variant: Variant, name: str, more: list[Path], link: list[str], kernels: Iterable[Path] = KERNELS) -> Path:
+    """A target of the variant; its objects stay beside it, for other targets. Both appear whole or not at all."""
     import pybind11
 
-    digest = hashlib.sha256(sys.version.encode() + " ".join(FLAGS).encode())
+    digest = hashlib.sha256(repr((sys.version, FLAGS, RUNTIME_FLAGS, variant)).encode())
     for source in SOURCES:
         digest.update(source.read_bytes())
-    target = ROOT / "build" / f"emulated-{digest.hexdigest()[:16]}" / "_CUDA.so"
+    folder = ROOT / "build" / f"emulated-{variant.name}-{digest.hexdigest()[:16]}"
+    kernels = list(kernels)
+    changed = [kernel for kernel in kernels if kernel not in KERNELS]
+    target = (changed[0].parent if changed else folder) / name
     if target.exists():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    includes = [f"-I{path}" for path in (ROOT / "csrc", HERE, sysconfig.get_path("include"), pybind11.get_include())]
-    units = [source for source in SOURCES if source.suffix in (".cu", ".cpp")]
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+    folder.mkdir(parents=True, exist_ok=True)
+    includes = [
+        f"-I{path}"
+        for path in (ROOT / "csrc", ROOT / "csrc" / "cuda", HERE, sysconfig.get_path("include"), pybind11.get_include())
+    ]
 
-        def compile_unit(source: Path) -> str:
-            made = str(Path(folder, source.stem + ".o"))
-            _run(["g++", *FLAGS, *includes, "-x", "c++", "-c", str(source), "-o", made])
-            return made
+    def compile_unit(source: Path) -> str:
+        made = (source.parent if source in changed else folder) / f"{source.stem}.o"
+        if not made.exists():
+            with tempfile.NamedTemporaryFile(dir=made.parent, suffix=".o", delete=False) as unfinished:
+                flags = variant.kernels if source.suffix == ".cu" else RUNTIME_FLAGS
+                command = ["g++", *FLAGS, *flags, f"-I{source.parent}", *includes]
+                _run([*command, "-x", "c++", "-c", str(source), "-o", unfinished.name])
+            Path(unfinished.name).rename(made)
+        return str(made)
 
-        with ThreadPoolExecutor(2) as pool:
-            objects = list(pool.map(compile_unit, units))
-        linked = Path(folder, "linked.so")
-        _run(["g++", "-shared", *objects, "-o", str(linked)])
-        linked.rename(target)
+    runtime = [HERE / "emulate.cpp", *(HERE / part for part in variant.observer)]
+    with ThreadPoolExecutor(2) as pool:
+        objects = list(pool.map(compile_unit, [*kernels, *runtime, *more]))
+    with tempfile.NamedTemporaryFile(dir=target.parent, suffix=".linked", delete=False) as unfinished:
+        _run(["g++", *variant.link, *link, *objects, "-ldl", "-o", unfinished.name])
+    Path(unfinished.name).rename(target)
     return target
 
 

@@ -215,7 +215,7 @@ def test_the_same_bits_in_any_order(backward: ModuleType, device: Emulation, nam
     grads = tuple(g.float() for g in upstream(values))
     needs = [True] * len(tensors(values))
     first = backward.crown_pass(values, (), grads, needs)
-    device.set(reverse=True, multiprocessors=100)
+    device.set(order="backward", multiprocessors=100)
     for one, other in zip(first, backward.crown_pass(values, (), grads, needs), strict=True):
         assert torch.equal(one, other)
 

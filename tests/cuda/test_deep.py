@@ -162,7 +162,7 @@ def test_pruning(launcher: ModuleType, name: str, known: str) -> None:
 def test_no_race_between_barriers(launcher: ModuleType, device: Emulation, name: str, known: bool) -> None:
     given_ = problem(chain(*CHAINS[name]), known=known)
     forwards = deep(given_, launcher)
-    device.set(reverse=True)
+    device.set(order="backward")
     for one, other in zip(forwards, deep(given_, launcher), strict=True):
         assert torch.equal(one, other)
 

@@ -148,7 +148,7 @@ def test_no_race_between_barriers(
     """Threads may run in any order between two barriers: the bits do not depend on it."""
     given_ = problem(chain(*SMALL, outputs), rows=rows, known=known and rows is None)
     forwards = given_.run(launcher, 2, False, variant)
-    device.set(reverse=True)
+    device.set(order="backward")
     for one, other in zip(forwards, given_.run(launcher, 2, False, variant), strict=True):
         assert torch.equal(one, other)
 
