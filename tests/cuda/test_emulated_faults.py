@@ -1,6 +1,7 @@
 """Faults put into the kernels of csrc/cuda, each of which the emulator must notice in a small call of the kernel."""
 
 import re
+import signal
 import subprocess
 from pathlib import Path
 
@@ -84,11 +85,11 @@ FAULTS = {
     ),
     "one element past the end of shared memory": (
         *("loss.cu", "sums[me] = sum;", "sums[me + 1] = sum;"),
-        *("loss", "past the end of shared memory"),
+        *("loss", "shared memory overrun"),
     ),
     "shared memory for one thread less": (
         *("loss.cu", "THREADS * sizeof(T)", "(THREADS - 1) * sizeof(T)"),
-        *("loss", "past the end of shared memory"),
+        *("loss", "shared memory overrun"),
     ),
     "one sample too many": (
         *("loss.cu", "b < samples; b += THREADS", "b <= samples; b += THREADS"),
@@ -111,8 +112,8 @@ FAULTS = {
         *("deep, one group", "without a barrier between: workspace"),
     ),
     "a workspace too small": (
-        *("pass_general.cu", "allocate(grid * per_block)", "allocate(grid * per_block - sizeof(T))"),
-        *("general", "the end of workspace"),
+        *("pass_general.cu", "allocate(grid * per_block)", "allocate(grid * per_block / 2)"),
+        *("general", "killed by a guard page"),
     ),
     "a vector beside its place": (
         *("deep_tables.cuh", "memory + shape.first", "memory + shape.first + 4"),
@@ -136,7 +137,9 @@ def test_faults_are_noticed(program: Path, right: dict[str, str], name: str, tmp
     sources = [tmp_path / k.name if k == unit else k for k in emulation.KERNELS]
     changed = emulation.program(sources=sources)
     done = subprocess.run([str(changed), case], capture_output=True, text=True)
-    if said == "another result":
+    if said == "killed by a guard page":
+        assert done.returncode == -signal.SIGSEGV
+    elif said == "another result":
         assert right[case] not in done.stdout
     else:
         assert said in done.stdout + done.stderr
