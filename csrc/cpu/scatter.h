@@ -90,7 +90,7 @@ template <class T, int V, int KW, int SW>
 void add_row(ScatterRow<T, V>& r) {
   // As many neighbours as the registers hold.
   constexpr int NB = GLSK_VECTOR_REGISTERS == 32 ? ((3 * SW + KW) * V <= 26 ? 4 : 2) : (SW + KW) * V <= 12 ? 2 : 1;
-  const bool alone = r.out.width() <= NB;
+  const bool alone = r.out.width() > 0 && r.out.width() <= NB;  // a window in the padding adds nothing
   if (!alone) memset(r.at, 0, sizeof(T) * r.s.g.cin * r.span * V * LANES<T>);
   int ox = r.out.x0;
   for (; ox + NB <= r.out.x1; ox += NB) add_block<T, V, KW, SW, NB>(r, ox, alone);
