@@ -15,6 +15,7 @@ from glsk.bounds.scores import babsr
 from glsk.bounds.tightening import tightened
 from glsk.geometry import encode
 from glsk.network import Chain
+from glsk.ops.branch_columns import Columns
 from glsk.ops.branch_scratch import branch_scratch
 from glsk.population import Params, Population
 
@@ -126,6 +127,14 @@ class Roots:
             at += layer.geometry.out_features
         return found
 
+    @property
+    def unstable(self) -> Tensor:
+        """Which units' bounds leave their sign open, bool [I, U]; those that no activation follows are not."""
+        found = torch.zeros_like(self.lower, dtype=torch.bool)
+        for part in self.units.values():
+            found[:, part] = (self.lower[:, part] < 0) & (self.upper[:, part] > 0)
+        return found
+
     def compact(self, columns: Tensor | None = None) -> "Roots":
         """Roots whose subproblems' tensors (splits, start, duals, coefficients) have columns for unstable units alone.
 
@@ -136,9 +145,7 @@ class Roots:
             columns: int64 [I, W], other units: of each image ascending, and U past the last.
         """
         if columns is None:
-            has = torch.zeros_like(self.lower, dtype=torch.bool)
-            for part in self.units.values():
-                has[:, part] = (self.lower[:, part] < 0) & (self.upper[:, part] > 0)
+            has = self.unstable
             number = torch.arange(has.shape[1], device=has.device)
             width = int(has.sum(dim=1).max()) if len(has) else 0
             columns = torch.where(has, number, has.shape[1]).sort(dim=1).values[:, :width].contiguous()
@@ -148,8 +155,7 @@ class Roots:
         """Of values [I or 1, U] of units those that have a column: [I or 1, W], 0 past the last."""
         if self.columns is None:
             return values
-        padded = torch.nn.functional.pad(values, (0, 1)).expand(len(self.columns), -1)
-        return padded.gather(1, self.columns)
+        return Columns(self.columns, self.lower.shape[1]).packed(values.expand(len(self.columns), -1))
 
     def bound(
         self,

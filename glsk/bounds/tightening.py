@@ -27,27 +27,31 @@ def tightened(roots: "Roots", iterations: int, lr: float, images: Tensor | None,
             asked = torch.zeros(len(lower), dtype=torch.bool, device=lower.device)
             asked[images] = True
             unstable &= asked[:, None]
-        below = replace(
-            roots,
-            chain=replace(roots.chain, layers=roots.chain.layers[: k + 1]),
-            weights=Population(roots.weights.weights[: k + 1], roots.weights.biases[: k + 1]),
-            lower=lower[:, : part.start],
-            upper=upper[:, : part.start],
-            columns=None,
-        )
+        to_layer = below(replace(roots, lower=lower, upper=upper), k, part.start)
         image, unit = unstable.nonzero(as_tuple=True)
         if not len(image):
             continue
         for i, u in zip(*(t.split(_at_once(roots, n)) for t in (image, unit)), strict=True):
             for side, ends in ((1.0, lower), (-1.0, upper)):
-                C = torch.zeros(len(u), 1, n, dtype=lower.dtype, device=lower.device)
-                C.scatter_(2, u[:, None, None], side)
-                found = below.bound(C, index=i, iterations=iterations, lr_alpha=lr, duals=False).lower[:, 0]
+                C = lower.new_zeros(len(u), 1, n).scatter_(2, u[:, None, None], side)
+                found = to_layer.bound(C, index=i, iterations=iterations, lr_alpha=lr, duals=False).lower[:, 0]
                 found = found if outward is None else found - outward[i, u + part.start]
                 now = ends[i, u + part.start]
                 better = torch.maximum(found, now) if side > 0 else torch.minimum(-found, now)
                 ends[i, u + part.start] = better
     return replace(roots, lower=lower, upper=upper)
+
+
+def below(roots: "Roots", k: int, units: int) -> "Roots":
+    """The network up to affine layer k, whose outputs are then that layer's, and its first ``units`` hidden units."""
+    return replace(
+        roots,
+        chain=replace(roots.chain, layers=roots.chain.layers[: k + 1]),
+        weights=Population(roots.weights.weights[: k + 1], roots.weights.biases[: k + 1]),
+        lower=roots.lower[:, :units],
+        upper=roots.upper[:, :units],
+        columns=None,
+    )
 
 
 def _at_once(roots: "Roots", outputs: int) -> int:

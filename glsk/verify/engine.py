@@ -66,7 +66,7 @@ class Engine:
         self.ends = x_L, x_U
         self.outward, _ = hidden_and_rows(networks.bounded, x_L, x_U, None, backend=backend)
         self.moved, self.images = self.outward.packed(), torch.arange(len(x_L))  # images: those of ``outward``
-        self._set(Roots.of(networks.bounded, x_L, x_U, hidden=self.outward.by_name(), **self.options))
+        self.hold(Roots.of(networks.bounded, x_L, x_U, hidden=self.outward.by_name(), **self.options))
 
     def take(self, boxes: Tensor) -> "Engine":
         """An engine of some of the boxes."""
@@ -75,7 +75,7 @@ class Engine:
         found = copy.copy(self)
         found.ends = self.ends[0][boxes], self.ends[1][boxes]
         found.moved, found.images = self.moved[boxes], self.images[boxes]
-        found._set(
+        found.hold(
             replace(
                 self.roots,
                 x_L=self.roots.x_L[boxes],
@@ -86,7 +86,7 @@ class Engine:
         )
         return found
 
-    def _set(self, roots: Roots) -> None:
+    def hold(self, roots: Roots) -> None:
         """Take root bounds that hold."""
         self.roots, self.exact = roots, roots.compact()
         columns = self.exact.columns
@@ -100,9 +100,7 @@ class Engine:
         ends = (end.float() for end in self.ends)
         self.screens = Roots.of(self.networks.screening, *ends, hidden=hidden, **self.options)
         lower, upper = self.screens.lower, self.screens.upper
-        self.unstable = torch.zeros_like(lower, dtype=torch.bool)
-        for part in self.roots.units.values():
-            self.unstable[:, part] = (lower[:, part] < 0) & (upper[:, part] > 0)
+        self.unstable = self.screens.unstable
         # Of the lines above: what the bound of a row of coefficient -1 on the unit loses.
         self.intercepts = torch.where(self.unstable, upper * lower / (lower - upper), 0)
         # Rounded, a bound may reach 0, but none passes it: float32's unstable units have columns.
@@ -112,7 +110,7 @@ class Engine:
 
     def tighten(self, iterations: int) -> None:
         """Optimise the root bounds of every unstable unit."""
-        self._set(self.roots.tightened(iterations=iterations, outward=self.moved))
+        self.hold(self.roots.tightened(iterations=iterations, outward=self.moved))
 
     def screen(self, C: Tensor, index: Tensor, **how: Any) -> SubproblemBounds:
         """Float32 bounds of float64 rows C [B, S, K] in boxes ``index`` [B]; ``how`` is of ``Roots.bound``."""

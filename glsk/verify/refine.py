@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from glsk.bounds.subproblems import Roots, SubproblemBounds
-from glsk.population import Population
+from glsk.bounds.subproblems import SubproblemBounds
+from glsk.bounds.tightening import below
 from glsk.verify.engine import Engine
 from glsk.verify.goals import Goals
 from glsk.verify.magnitudes import GROWTH, total
@@ -189,7 +189,7 @@ def refine(engine: Engine, goals: Goals, settings: RefineSettings, late: Callabl
             low = side[i] > 0
             lower[at[0][low], at[1][low]] = torch.maximum(lower[at[0][low], at[1][low]], held[low])
             upper[at[0][~low], at[1][~low]] = torch.minimum(upper[at[0][~low], at[1][~low]], -held[~low])
-        engine._set(replace(engine.roots, lower=lower, upper=upper))
+        engine.hold(replace(engine.roots, lower=lower, upper=upper))
     moved = (engine.roots.lower > before.lower + MOVED) | (engine.roots.upper < before.upper - MOVED)
     return bool((moved & engine.unstable).any())
 
@@ -254,14 +254,3 @@ def worth(engine: Engine, goals: Goals) -> Tensor:
             passed = passed[:, 0].neg_().clamp_(min=0).mul_(share[i, None])
             value[:, : part.start].index_add_(0, image[i], passed)
     return value
-
-
-def below(roots: Roots, k: int, units: int) -> Roots:
-    """The network up to affine layer k, whose outputs are then that layer's."""
-    return replace(
-        roots,
-        chain=replace(roots.chain, layers=roots.chain.layers[: k + 1]),
-        weights=Population(roots.weights.weights[: k + 1], roots.weights.biases[: k + 1]),
-        lower=roots.lower[:, :units],
-        upper=roots.upper[:, :units],
-    )
