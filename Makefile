@@ -7,6 +7,13 @@ DEMO_FLAGS ?=
 PYTEST_FLAGS ?= -n auto
 FUZZ_SECONDS ?= 600
 
+# CUDA kernels are compiled for this machine's GPUs alone; without a GPU, only where asked for by GLSK_CUDA=1.
+ifeq ($(wildcard /dev/nvidiactl /dev/dxg),)
+export GLSK_CUDA ?= 0
+else
+export GLSK_CUDA_ARCHS ?= $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader | tr -d . | sort -u)
+endif
+
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 COMPLETE := $(VENV)/.complete
