@@ -15,6 +15,16 @@ def lowest_rows(members: Members, lower: Tensor, upper: Tensor, rows: Tensor) ->
     return tiled.output_bounds("IBP", _query(members, lower, upper, rows), MEMORY)[0]
 
 
+def at_points(members: Members, points: Tensor, rows: Tensor) -> Tensor:
+    """Rows [B, S, K] of the logits at points [P, B, S, n], one a row: [P, B, S]; differentiable.
+
+    A point is a box without width, and bounds have fused gradients where a convolution's by its inputs is slow: on a
+    CPU the value and all gradients, of CNN3's last two layers, take half the time of PyTorch's.
+    """
+    boxes = points.flatten(1, 2)
+    return lowest_rows(members, boxes, boxes, rows.flatten(0, 1).unsqueeze(1)).view(points.shape[:3])
+
+
 def outputs(members: Members, lower: Tensor, upper: Tensor) -> Bounds:
     """The box [P, B, out] of the last layer's outputs after the activation that follows it; differentiable."""
     layer = members.layers[-1]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from glsk.arguments import describe
-from glsk.attacks.members import Members, rows_at
+from glsk.attacks.members import Members
 from glsk.attacks.search import lowest_rows
 from glsk.attacks.settings import LatentSettings, check_count, check_share
 from glsk.bounds import Bounds
@@ -79,8 +79,7 @@ class Taps(Attacked):
         bounded = self._cross_entropy(interval.lowest_rows(last, lower, upper, rows))
         found = lowest_rows(last, lower.detach(), upper.detach(), rows, own, self.seed, sample.batch.step)
         found = _Connector.apply(lower, upper, found, own.connector)
-        logits = last.logits(found.flatten(1, 2)).unflatten(1, found.shape[1:3])
-        searched = self._cross_entropy(rows_at(rows, logits))
+        searched = self._cross_entropy(interval.at_points(last, found, rows))
         return (searched + (own.gradient_scale - 1) * (searched - searched.detach())) * bounded
 
     def _box(self, sample: Sample, points: Tensor) -> Bounds:
