@@ -25,7 +25,7 @@ namespace {
 constexpr std::size_t STACK = 256 << 10, GUARD = 256, ALIVE = 3, SHARED = 256 << 10;
 constexpr unsigned char GUARD_BYTE = 0xa5;
 
-ucontext_t scheduler;
+Registers scheduler;
 Fiber* current = nullptr;
 Call body = nullptr;
 const void* body_arguments = nullptr;
@@ -36,49 +36,46 @@ std::size_t stacks_size = 0;
 unsigned char* shared = nullptr;  // of all slots: pages of their own
 
 void* own_pages(std::size_t bytes) {
-    void* const pages = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    constexpr int OWN = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    void* const pages = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, OWN, -1, 0);
     if (pages == MAP_FAILED) throw std::bad_alloc();
     return pages;
 }
 
 [[noreturn]] void fail(const std::string& what) { throw std::logic_error("emulation: " + what); }
 
+// From one stack to another by the compiler's own means: swapcontext would call the kernel of the operating system.
 void stop(State state) {
     Fiber* const me = current;
     me->state = state;
     observer::go(nullptr);
-    swapcontext(&me->context, &scheduler);
+    if (__builtin_setjmp(me->registers) == 0) __builtin_longjmp(scheduler, 1);
+    observer::went(me);
+}
+
+__attribute__((noinline)) void resume(Fiber* fiber) {
+    current = fiber, threadIdx.x = fiber->thread, blockIdx.x = fiber->block->index;
+    observer::go(fiber);
+    if (__builtin_setjmp(scheduler) == 0) {
+        if (!fiber->started) setcontext(&fiber->start);
+        __builtin_longjmp(fiber->registers, 1);
+    }
+    observer::went(nullptr);
+    current = nullptr;
 }
 
 void enter() {
+    current->started = true;
+    observer::went(current);
     body(body_arguments);
     stop(State::done);
 }
 
 void prepare(Fiber& fiber) {
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack, fiber.context.uc_stack.ss_size = STACK;
-    fiber.context.uc_link = nullptr;
-    makecontext(&fiber.context, enter, 0);
-}
-
-// A barrier that orders memory, or (a shuffle) only execution.
-void wait(State state, unsigned key, unsigned count, const Site& at, bool orders) {
-    Fiber& me = *current;
-    Meeting& meeting = state == State::at_warp_barrier ? me.block->warps[me.warp()].meetings[key] : me.block->meetings[key];
-    me.at = at, me.key = key, me.count = count, me.orders = orders;
-    const unsigned use = meeting.uses;
-    ++meeting.waiting;
-    if (orders) observer::arrive(me, meeting);
-    stop(state);
-    if (orders) observer::depart(me, meeting, use);
-}
-
-bool removed(const Site& at) {
-    reached.emplace(at.file, at.line);
-    if (at.line != switches.without_line) return false;
-    const std::string here = at.file, &file = switches.without_file;
-    return here.size() >= file.size() && here.compare(here.size() - file.size(), file.size(), file) == 0;
+    getcontext(&fiber.start);
+    fiber.start.uc_stack.ss_sp = fiber.stack, fiber.start.uc_stack.ss_size = STACK;
+    fiber.start.uc_link = nullptr;
+    makecontext(&fiber.start, enter, 0);
 }
 
 class Grid {
@@ -98,10 +95,7 @@ public:
             Fiber* const fiber = pick();
             if (fiber == nullptr) stuck();
             fiber->block->warps[fiber->warp()].ready &= ~(1u << fiber->lane());
-            current = fiber, threadIdx.x = fiber->thread, blockIdx.x = fiber->block->index;
-            observer::go(fiber);
-            swapcontext(&scheduler, &fiber->context);
-            current = nullptr;
+            resume(fiber);
             settle(*fiber);
         }
     }
@@ -176,7 +170,7 @@ private:
         } else {
             Meeting& meeting = fiber.state == State::at_warp_barrier ? block.warps[fiber.warp()].meetings[fiber.key]
                                                                      : block.meetings[fiber.key];
-            if (meeting.waiting == 1) meeting.count = fiber.count;
+            if (++meeting.waiting == 1) meeting.count = fiber.count;
             if (meeting.count != fiber.count) fail("threads wait at a barrier for different numbers of threads");
             if (meeting.waiting == fiber.count) release(fiber, meeting);
         }
@@ -186,6 +180,7 @@ private:
     // through together even at different ones, and what follows would be anybody's guess.
     void release(const Fiber& last, Meeting& meeting) {
         together_.clear();
+        const void* known = nullptr;
         const bool of_warp = last.state == State::at_warp_barrier;
         const unsigned first = of_warp ? last.warp() * WARP : 0, end = of_warp ? first + WARP : threads_;
         for (unsigned t = first; t < std::min(end, threads_); ++t) {
@@ -195,9 +190,12 @@ private:
                 fail("threads wait together at different barriers of the code: " + fiber.at.text() + " and " +
                      last.at.text());
             }
+            if (last.orders && fiber.at.address != known) {
+                reached.emplace(fiber.at.file, fiber.at.line), known = fiber.at.address;
+            }
             together_.push_back(&fiber);
         }
-        meeting.waiting = 0, ++meeting.uses;
+        meeting.waiting = 0;
         if (last.orders) observer::release(together_);
         for (Fiber* fiber : together_) {
             fiber->state = State::ready;
@@ -235,31 +233,6 @@ private:
     unsigned cursor_ = 0;
 };
 
-unsigned lanes_of(const Fiber& fiber) {
-    const unsigned lanes = std::min(WARP, fiber.block->threads - fiber.warp() * WARP);
-    return lanes == WARP ? 0xffffffffu : (1u << lanes) - 1;
-}
-
-void warp_wait(unsigned mask, const Site& at, bool orders) {
-    mask &= lanes_of(*current);
-    if ((mask >> current->lane() & 1) == 0) {
-        // On the fiber, where nothing may be thrown: a barrier that is never complete.
-        wait(State::at_warp_barrier, mask, WARP + 1, at, false);
-    }
-    wait(State::at_warp_barrier, mask, static_cast<unsigned>(__builtin_popcount(mask)), at, orders);
-}
-
-// What every lane of the warp gives, for all of them to read, once all have given. The next exchange uses other memory,
-// so that a fast lane does not overwrite what a slow one still reads.
-template <std::size_t SIZE>
-const std::array<std::uint32_t, 6>* exchange(const std::array<std::uint32_t, SIZE>& mine, const Site& at) {
-    Fiber& me = *current;
-    auto& given = me.block->warps[me.warp()].given[me.turn ^= 1];
-    std::copy(mine.begin(), mine.end(), given[me.lane()].begin());
-    warp_wait(0xffffffffu, at, false);
-    return given.data();
-}
-
 }  // namespace
 
 std::string Site::text() const {
@@ -269,6 +242,10 @@ std::string Site::text() const {
 unsigned char* shared_memory() { return current->block->shared; }
 Fiber* running() { return current; }
 void preempt() { stop(State::ready); }
+void wait(State state, unsigned key, unsigned count, const Site& at, bool orders) {
+    current->at = at, current->key = key, current->count = count, current->orders = orders;
+    stop(state);
+}
 bool random_order() { return switches.order == Order::random; }
 std::uint64_t random_bits() { return random_numbers(); }
 bool is_argument(const void* at) {
@@ -301,59 +278,7 @@ void run_grid(unsigned grid, unsigned threads, std::size_t bytes, Call kernel, c
     observer::finish();
 }
 
-void named_barrier(unsigned id, unsigned threads, const char* file, int line) {
-    const Site at = {file, line, __builtin_return_address(0)};
-    if (!removed(at)) wait(State::at_block_barrier, id, threads, at, true);
-}
-
 }  // namespace emulate
-
-void __syncthreads(const char* file, int line) {
-    const emulate::Site at = {file, line, __builtin_return_address(0)};
-    if (!emulate::removed(at)) {
-        emulate::wait(emulate::State::at_block_barrier, 0, emulate::current->block->threads, at, true);
-    }
-}
-
-void __syncwarp(unsigned mask, const char* file, int line) {
-    const emulate::Site at = {file, line, __builtin_return_address(0)};
-    if (!emulate::removed(at)) emulate::warp_wait(mask, at, true);
-}
-
-float __shfl_xor_sync(unsigned, float value, int lanes, const char* file, int line) {
-    const emulate::Site at = {file, line, __builtin_return_address(0)};
-    const unsigned from = emulate::current->lane() ^ static_cast<unsigned>(lanes);
-    return __uint_as_float(emulate::exchange<1>({__float_as_uint(value)}, at)[from][0]);
-}
-
-double __shfl_xor_sync(unsigned, double value, int lanes, const char* file, int line) {
-    const emulate::Site at = {file, line, __builtin_return_address(0)};
-    const unsigned from = emulate::current->lane() ^ static_cast<unsigned>(lanes);
-    std::array<std::uint32_t, 2> words;
-    std::memcpy(words.data(), &value, 8);
-    std::memcpy(&value, emulate::exchange<2>(words, at)[from].data(), 8);
-    return value;
-}
-
-void glsk::cuda::mma_bf16(float (&d)[4], const uint4& a, unsigned b0, unsigned b1, const float (&c)[4], const char* file,
-                          int line) {
-    const emulate::Site at = {file, line, __builtin_return_address(0)};
-    const unsigned lane = emulate::current->lane(), g = lane / 4, t = lane % 4;
-    const auto* given = emulate::exchange<6>({a.x, a.y, a.z, a.w, b0, b1}, at);
-    float result[4];
-    for (unsigned i = 0; i < 4; ++i) {
-        const unsigned row = i / 2, column = 2 * t + i % 2;
-        double sum = c[i];
-        for (unsigned k = 0; k < 16; ++k) {
-            const unsigned from = k % 8 / 2, half = 16 * (k % 2);
-            const std::uint32_t left = given[4 * g + from][2 * (k / 8) + row] >> half & 0xffff;
-            const std::uint32_t right = given[4 * column + from][4 + k / 8] >> half & 0xffff;
-            sum += double(from_bf16(left)) * from_bf16(right);
-        }
-        result[i] = static_cast<float>(sum);
-    }
-    std::copy(result, result + 4, d);
-}
 
 // What the tests switch, for ctypes. order: 0 forward, 1 backward, 2 random. shared_limit: bytes of a block.
 // watch: whether memory accesses are looked at, which takes many times longer.

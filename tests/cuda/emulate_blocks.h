@@ -23,17 +23,18 @@ struct Site {
 
 enum class State { ready, at_warp_barrier, at_block_barrier, done };
 
-// What the threads that wait together at a barrier share. Odd and even uses are told apart, since a fast thread comes
-// to the next while a slow one has not left yet.
 struct Meeting {
-    unsigned waiting = 0, count = 0, uses = 0;  // how many wait, and for how many
-    char marks[2] = {};
+    unsigned waiting = 0, count = 0;  // how many wait at a barrier, and for how many
 };
+
+using Registers = void* [5];  // what __builtin_setjmp keeps
 
 struct Block;
 
 struct Fiber {
-    ucontext_t context;
+    ucontext_t start;
+    Registers registers;
+    bool started = false;
     unsigned thread = 0;
     Block* block = nullptr;
     State state = State::ready;
@@ -77,8 +78,7 @@ void abandon();                    // it ends in an exception
 void begin(Block& block);          // with shared memory filled and its fibers there
 void end(Block& block);
 void go(Fiber* fiber);             // before it goes on; null: before the scheduler does
-void arrive(Fiber& fiber, Meeting& meeting);                     // at a barrier, on the fiber
-void depart(Fiber& fiber, Meeting& meeting, unsigned use);       // from it, on the fiber
+void went(Fiber* fiber);           // when it has, on its stack
 void release(const std::vector<Fiber*>& together);               // from a barrier that orders memory, before they go on
 void stacks(const void* begin, std::size_t bytes);               // of all fibers
 // Memory that kernels may use beside their shared memory; once there is one, all other memory is an error.
@@ -89,6 +89,8 @@ void forget();
 
 Fiber* running();
 void preempt();  // lets others go first
+// At a barrier that orders memory, or (a shuffle) only execution.
+void wait(State state, unsigned key, unsigned count, const Site& at, bool orders);
 bool random_order();
 std::uint64_t random_bits();
 bool is_argument(const void* at);  // of the kernel, before each thread has its copy

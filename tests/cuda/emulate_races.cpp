@@ -6,18 +6,13 @@
 #include <algorithm>
 #include <cstdio>
 #include <map>
-#include <memory>
-#include <stdexcept>
 
-#include "emulate_blocks.h"
+#include "emulate_regions.h"
 #include "emulate_report.h"
 
 namespace emulate {
 namespace races {
 namespace {
-
-constexpr std::uintptr_t WORD = 4, PAGE = 4096;
-constexpr std::size_t MOST_PAGES = 2048;
 
 struct Readers {  // lanes of one warp, since the same barrier
     std::uint32_t block, clock, lanes;
@@ -27,37 +22,10 @@ struct Readers {  // lanes of one warp, since the same barrier
     std::uint32_t next;
 };
 
-struct Cell {  // four bytes: who wrote them last, and who has read them since
-    std::uint32_t block = 0, clock = 0, readers = 0;
-    std::uint16_t thread = 0;
-    std::uint8_t bytes = 0;
-    bool many = false;  // blocks have read it: two of them are kept
-    const void* from = nullptr;
-};
-
-struct Region {
-    std::uintptr_t begin, end;
-    std::string name;
-    Contents contents;
-    int owner;                          // the block whose shared memory it is, or -1
-    std::vector<Cell> cells;
-    std::vector<std::uint8_t> written;  // bytes of a cell; empty: all
-    std::uint32_t launch = 0;
-
-    Region(std::uintptr_t begin, std::uintptr_t end, std::string name, Contents contents, int owner)
-        : begin(begin), end(end), name(std::move(name)), contents(contents), owner(owner),
-          cells((end + WORD - 1) / WORD - begin / WORD) {
-        if (contents == Contents::unwritten) written.resize(cells.size());
-    }
-};
-
-bool watching = true, only_known = false;
-std::uint32_t launches = 0;
+bool watching = true;
 unsigned threads_of_block = 0;
-std::map<std::uintptr_t, std::unique_ptr<Region>> regions;  // by their end
-Region* recent = nullptr;
-std::map<unsigned, Region*> shared_of;                      // by slot
-std::map<unsigned, std::vector<std::uint32_t>> clocks;      // [thread][thread], by slot
+std::map<unsigned, Region*> shared_of;                  // by slot
+std::map<unsigned, std::vector<std::uint32_t>> clocks;  // [thread][thread], by slot
 std::vector<Readers> nodes;
 std::uint32_t unused = 0;  // first of a list of nodes
 std::uintptr_t stacks_begin = 0, stacks_end = 0;
@@ -91,11 +59,6 @@ void drop(std::uint32_t& link) {
     nodes[node].next = unused, unused = node;
 }
 
-std::string place(const Region& region, std::uintptr_t at) {
-    return region.name + (region.owner < 0 ? "" : " of block " + std::to_string(region.owner)) + " + " +
-           std::to_string(at - region.begin);
-}
-
 std::string who(std::uint32_t block, unsigned thread) {
     return " (thread " + std::to_string(thread) + " of block " + std::to_string(block) + ")";
 }
@@ -105,7 +68,7 @@ void race(const Region& region, std::uintptr_t at, const Fiber& me, bool write, 
     report({"race", from, other}, [&] {
         return std::string(other_write ? "written" : "read") + " at " + line_of(other) + who(block, thread) + ", " +
                (write ? "written" : "read") + " at " + line_of(from) + who(me.block->index, me.thread) +
-               " without a barrier between: " + place(region, at);
+               " without a barrier between: " + region.place(at);
     });
 }
 
@@ -133,15 +96,12 @@ void add_reader(const Fiber& me, Cell& cell, std::uint8_t bytes, const void* fro
 }
 
 void touch(Region& region, const Fiber& me, std::uintptr_t at, std::uintptr_t end, bool write, const void* from) {
-    if (region.launch != launches) {
-        std::fill(region.cells.begin(), region.cells.end(), Cell());
-        region.launch = launches;
-    }
+    Cell* const cells = region.cells_of_launch();
     for (std::uintptr_t word = at / WORD; word * WORD < end; ++word) {
         const std::uintptr_t low = std::max(at, word * WORD), high = std::min(end, word * WORD + WORD);
         const auto bytes = static_cast<std::uint8_t>(((1u << (high - low)) - 1) << low % WORD);
         const std::size_t index = word - region.begin / WORD;
-        Cell& cell = region.cells[index];
+        Cell& cell = cells[index];
         if (cell.clock != 0 && (cell.bytes & bytes) != 0 && !ordered(me, cell.block, cell.thread, cell.clock)) {
             race(region, low, me, write, from, cell.block, cell.thread, true, cell.from);
         }
@@ -150,7 +110,7 @@ void touch(Region& region, const Fiber& me, std::uintptr_t at, std::uintptr_t en
             if ((bytes & ~region.written[index]) != 0) {
                 report({"unwritten", from, nullptr}, [&] {
                     return "read at " + line_of(from) + who(me.block->index, me.thread) +
-                           ", but nothing has been written there: " + place(region, low);
+                           ", but nothing has been written there: " + region.place(low);
                 });
             }
         }
@@ -170,34 +130,6 @@ void touch(Region& region, const Fiber& me, std::uintptr_t at, std::uintptr_t en
     }
 }
 
-Region* find(std::uintptr_t at) {
-    const auto found = regions.upper_bound(at);
-    return found != regions.end() && found->second->begin <= at ? found->second.get() : nullptr;
-}
-
-void forget(Region* region) {
-    if (recent == region) recent = nullptr;
-    regions.erase(region->end);
-}
-
-Region* add(std::uintptr_t begin, std::size_t bytes, const std::string& name, Contents contents, int owner) {
-    auto region = std::make_unique<Region>(begin, begin + bytes, name, contents, owner);
-    region->launch = launches;
-    return (regions[begin + bytes] = std::move(region)).get();
-}
-
-std::string beside(std::uintptr_t at) {
-    const auto next = regions.upper_bound(at);
-    if (next != regions.begin()) {
-        const Region& region = *std::prev(next)->second;
-        if (at - region.end < PAGE) return std::to_string(at - region.end) + " bytes past the end of " + place(region, region.begin);
-    }
-    if (next != regions.end() && next->second->begin - at < PAGE) {
-        return std::to_string(next->second->begin - at) + " bytes before " + place(*next->second, next->second->begin);
-    }
-    return "nowhere near any memory of the launch";
-}
-
 }  // namespace
 
 void access(const void* pointer, std::size_t bytes, bool write, const void* from) {
@@ -205,23 +137,20 @@ void access(const void* pointer, std::size_t bytes, bool write, const void* from
     if (me == nullptr || !watching) return;
     const auto at = reinterpret_cast<std::uintptr_t>(pointer);
     if ((at >= stacks_begin && at < stacks_end) || (!write && (in_program(pointer) || is_argument(pointer)))) return;
-    Region* region = recent;
-    if (region == nullptr || at < region->begin || at >= region->end) {
-        region = find(at);
-        if (region == nullptr && !only_known) region = add(at / PAGE * PAGE, PAGE, "memory", Contents::given, -1);
-        if (region != nullptr) recent = region;
-    }
-    if (region == nullptr || (at + bytes > region->end && only_known)) {
+    Region* const region = reach(at);
+    if (region == nullptr || (at + bytes > region->end && only_known())) {
         report({"outside", from, nullptr}, [&] {
-            return std::string(write ? "written" : "read") + " at " + line_of(from) + who(me->block->index, me->thread) +
-                   ", " + std::to_string(bytes) + " bytes: " + (region == nullptr ? beside(at) : "across the end of " + place(*region, region->begin));
+            const std::string where = region == nullptr ? beside(at) : "across the end of " + region->place(region->begin);
+            return std::string(write ? "written" : "read") + " at " + line_of(from) +
+                   who(me->block->index, me->thread) + ", " + std::to_string(bytes) + " bytes: " + where;
         });
     } else {
         if (region->owner >= 0 && region->owner != static_cast<int>(me->block->index)) {
             report({"another's", from, nullptr}, [&] { return "another block's shared memory at " + line_of(from); });
         }
         if (write && region->contents == Contents::input) {
-            report({"input", from, nullptr}, [&] { return "written at " + line_of(from) + ", an input: " + place(*region, at); });
+            report({"input", from, nullptr},
+                   [&] { return "written at " + line_of(from) + ", an input: " + region->place(at); });
         }
         const std::uintptr_t end = std::min(at + bytes, region->end);
         touch(*region, *me, at, end, write, from);
@@ -237,7 +166,7 @@ void misaligned(const char* file, int line, const void* at, std::size_t alignmen
     report({"misaligned", file, reinterpret_cast<const void*>(static_cast<std::uintptr_t>(line))}, [&] {
         const std::string text = "misaligned at " + std::string(file) + ":" + std::to_string(line) + ", for " +
                                  std::to_string(alignment) + " bytes: " +
-                                 (region == nullptr ? "memory" : place(*region, address));
+                                 (region == nullptr ? "memory" : region->place(address));
         std::fprintf(stderr, "%s\n", text.c_str());  // at once: the access may end the program
         return text;
     });
@@ -251,8 +180,7 @@ using namespace races;
 
 void launch(unsigned threads) {
     threads_of_block = threads;
-    ++launches;
-    if (!only_known && regions.size() > MOST_PAGES) regions.clear(), recent = nullptr;
+    next_launch();
     nodes.assign(1, Readers());
     unused = 0;
     clear_reports();
@@ -276,7 +204,7 @@ void begin(Block& block) {
 void end(Block& block) {
     const auto found = shared_of.find(block.slot);
     if (found == shared_of.end()) return;
-    forget(found->second);
+    remove(found->second);
     shared_of.erase(found);
 }
 
@@ -286,14 +214,8 @@ void stacks(const void* begin, std::size_t bytes) {
     stacks_begin = reinterpret_cast<std::uintptr_t>(begin), stacks_end = stacks_begin + bytes;
 }
 
-void know(const void* begin, std::size_t bytes, const std::string& name, Contents contents) {
-    if (bytes > 0) add(reinterpret_cast<std::uintptr_t>(begin), bytes, name, contents, -1), only_known = true;
-}
-void forget() { regions.clear(), recent = nullptr, only_known = false; }
-
 void go(Fiber*) {}
-void arrive(Fiber&, Meeting&) {}
-void depart(Fiber&, Meeting&, unsigned) {}
+void went(Fiber*) {}
 
 void release(const std::vector<Fiber*>& together) {
     if (!watching) return;

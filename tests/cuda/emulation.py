@@ -24,7 +24,7 @@ HERE = Path(__file__).resolve().parent
 KERNELS = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
 SOURCES = [*sorted((ROOT / "csrc" / "cuda").iterdir()), *sorted(HERE.glob("emulate*.*"))]
 FLAGS = ["-std=c++17", "-g1", "-fPIC", "-DGLSK_EMULATE", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]
-RUNTIME_FLAGS = ["-O2"]
+RUNTIME, RUNTIME_FLAGS = ("emulate.cpp", "emulate_warp.cpp"), ["-O2"]
 
 SHARED_LIMIT = 227 << 10
 
@@ -42,7 +42,7 @@ class Variant:
     observer: tuple[str, ...]
 
 
-RACES = Variant("races", ("-O1", *WATCHED), (), ("emulate_races.cpp", "emulate_hooks.cpp"))
+RACES = Variant("races", ("-O1", *WATCHED), (), ("emulate_races.cpp", "emulate_regions.cpp", "emulate_hooks.cpp"))
 
 PARTS = ("views", "select", "workspace", "forward", "backward")
 """Of the ``cuda`` backend, which hold on to the extension."""
@@ -114,7 +114,7 @@ def _built(variant: Variant, name: str, more: list[Path], link: list[str], kerne
             Path(unfinished.name).rename(made)
         return str(made)
 
-    runtime = [HERE / "emulate.cpp", *(HERE / part for part in variant.observer)]
+    runtime = [HERE / part for part in (*RUNTIME, *variant.observer)]
     with ThreadPoolExecutor(2) as pool:
         objects = list(pool.map(compile_unit, [*kernels, *runtime, *more]))
     with tempfile.NamedTemporaryFile(dir=target.parent, suffix=".linked", delete=False) as unfinished:
