@@ -7,11 +7,16 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.parameter import is_lazy
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 FLOATS = (torch.float32, torch.float64)
 
 _LONGEST = 60
+
+
+def is_lazy(value: object) -> bool:
+    """Whether a tensor is one of a lazy module that has not been called yet (PyTorch's own test cannot be compiled)."""
+    return isinstance(value, UninitializedParameter | UninitializedBuffer)
 
 
 def describe(value: object) -> str:
@@ -85,11 +90,24 @@ def dense(name: str, value: object, dtypes: tuple[torch.dtype, ...] | None, want
         raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}")
     if is_lazy(value):
         raise TypeError(f"{name}: the tensor is not initialised yet")
+    if is_mapped(value):
+        raise TypeError(f"{name}: a tensor under torch.func.vmap; members are an axis of params, samples one of x")
     if value.is_nested or value.layout is not torch.strided:
         raise TypeError(f"{name}: expected a dense tensor, got {'nested' if value.is_nested else value.layout}")
     if value.is_quantized or (dtypes is not None and value.dtype not in dtypes):
         raise TypeError(f"{name}: expected {wanted}, got {value.dtype}")
     return value
+
+
+def is_mapped(tensor: Tensor) -> bool:
+    """Whether ``torch.func.vmap`` runs over the tensor, in whatever order with ``torch.func.grad``."""
+    if torch.compiler.is_compiling():
+        return False
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        if torch._C._functorch.is_batchedtensor(tensor):
+            return True
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return False
 
 
 def with_values(

@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import nn
 from torch.nn.modules import module as torch_module
-from torch.nn.parameter import is_lazy
 
+from glsk.arguments import is_lazy
 from glsk.layers import Normalize
 
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)

@@ -18,6 +18,7 @@ from glsk.linear import in_data_units
 from glsk.network import Chain, build_chain
 from glsk.population import Params
 from glsk.query_options import QueryOptions
+from glsk.uncompiled import uncompiled
 
 
 class BoundedModule:
@@ -70,6 +71,7 @@ class BoundedModule:
         """D, the length of one flat member."""
         return sum(p.numel() for p in self.net.parameters())
 
+    @uncompiled
     def compute_bounds(
         self,
         x: Tensor | None = None,
@@ -165,6 +167,7 @@ class BoundedModule:
             return lower, upper, in_data_units(chain, functions, single=params is None)
         return lower, upper
 
+    @uncompiled
     def intermediate_bounds(
         self,
         x: Tensor | None = None,

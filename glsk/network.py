@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from glsk import geometry
-from glsk.arguments import describe, is_number
+from glsk.arguments import describe, is_lazy, is_number
 from glsk.errors import UnsupportedLayerError
 from glsk.fingerprint import DROPOUTS, has_global_hooks, is_altered
 from glsk.geometry import Geometry
