@@ -1,9 +1,11 @@
-"""Linear comparisons over numbered inputs and outputs, as VNN-LIB writes them."""
+"""Linear comparisons over numbered inputs and outputs, as VNN-LIB writes them: in rational numbers."""
 
 import itertools
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import NamedTuple
 
 from glsk.formats.sexpr import Atom, Form
@@ -11,7 +13,11 @@ from glsk.formats.sexpr import Atom, Form
 Variable = tuple[str, int]
 """("X", i), an input, or ("Y", j), an output."""
 
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(?:[eE][-+]?0*(\d+))?")
+_MOST_DIGITS = 3
+"""Of a decimal exponent: float64 has no more, and the rational number would not end."""
+_WHOLE = 2**53
+"""Up to here float64 has all whole numbers."""
 _VARIABLE = re.compile(r"([XY])_(0|[1-9]\d{0,8})")
 
 
@@ -19,19 +25,19 @@ _VARIABLE = re.compile(r"([XY])_(0|[1-9]\d{0,8})")
 class Linear:
     """The function Σ coefficients[v]·v + constant."""
 
-    coefficients: dict[Variable, float]
-    constant: float
+    coefficients: dict[Variable, Fraction]
+    constant: Fraction
 
-    def plus(self, other: "Linear", factor: float = 1.0) -> "Linear":
+    def plus(self, other: "Linear", factor: Fraction | int = 1) -> "Linear":
         """``self + factor * other``."""
         total = dict(self.coefficients)
         for variable, value in other.coefficients.items():
-            total[variable] = total.get(variable, 0.0) + factor * value
-        return Linear({v: c for v, c in total.items() if c != 0.0}, self.constant + factor * other.constant)
+            total[variable] = total.get(variable, Fraction()) + factor * value
+        return Linear({v: c for v, c in total.items() if c}, self.constant + factor * other.constant)
 
-    def times(self, factor: float) -> "Linear":
+    def times(self, factor: Fraction | int) -> "Linear":
         """``factor * self``."""
-        return Linear({}, 0.0).plus(self, factor)
+        return Linear({}, Fraction()).plus(self, factor)
 
 
 class Bound(NamedTuple):
@@ -39,11 +45,15 @@ class Bound(NamedTuple):
 
     i: int
     upper: bool
-    value: float
+    value: Fraction
 
 
 class Row(NamedTuple):
-    """The outputs y with Σ coefficient·y_index <= b, over pairs (index, coefficient) by index."""
+    """The outputs y with Σ coefficient·y_index <= b, over pairs (index, coefficient) by index.
+
+    ``b`` is rounded up, so that no output that is meant is left out. Coefficients that float64 does not have are scaled
+    to whole numbers, and only where those have more than 53 bits rounded to the nearest.
+    """
 
     coefficients: tuple[tuple[int, float], ...]
     b: float
@@ -73,51 +83,52 @@ class Reader:
         if len(terms) < 2:
             raise self.error(form, f"'{form.head}' compares {len(terms)} terms, expected at least 2")
         pairs = list(itertools.pairwise(terms))
-        below = [a.plus(b, -1.0) for a, b in pairs] if form.head in ("<=", "=") else []
-        above = [b.plus(a, -1.0) for a, b in pairs] if form.head in (">=", "=") else []
+        below = [a.plus(b, -1) for a, b in pairs] if form.head in ("<=", "=") else []
+        above = [b.plus(a, -1) for a, b in pairs] if form.head in (">=", "=") else []
         return tuple(self._negative(form, function) for function in below + above)
 
     def _negative(self, form: Form, function: Linear) -> Bound | Row:
         """``function`` <= 0."""
         kinds = {kind for kind, _ in function.coefficients}
-        if kinds == {"Y"}:
-            row = Row(tuple(sorted((j, c) for (_, j), c in function.coefficients.items())), 0.0 - function.constant)
-            values = [row.b, *(c for _, c in row.coefficients)]
-        elif kinds == {"X"} and len(function.coefficients) == 1:
-            (((_, index), factor),) = function.coefficients.items()
-            bound = Bound(index, factor > 0.0, (0.0 - function.constant) / factor)
-            values = [bound.value]
-        elif kinds:
-            both = "inputs to outputs" if len(kinds) == 2 else "several inputs"
-            raise self.error(form, f"relates {both}; an input set is a box, or several")
-        else:
+        try:
+            if kinds == {"Y"}:
+                return _row(sorted((j, c) for (_, j), c in function.coefficients.items()), -function.constant)
+            if kinds == {"X"} and len(function.coefficients) == 1:
+                (((_, index), factor),) = function.coefficients.items()
+                bound = Bound(index, factor > 0, -function.constant / factor)
+                outward(bound.value, bound.upper)
+                return bound
+        except OverflowError as error:
+            raise self.error(form, "a number is beyond float64") from error
+        if not kinds:
             raise self.error(form, "compares numbers alone")
-        if not all(map(math.isfinite, values)):
-            raise self.error(form, "a number is beyond float64")
-        return row if kinds == {"Y"} else bound
+        both = "inputs to outputs" if len(kinds) == 2 else "several inputs"
+        raise self.error(form, f"relates {both}; an input set is a box, or several")
 
     def term(self, part: Atom | Form) -> Linear:
         """A linear function: numbers, variables, +, -, products with a number and quotients by one."""
         if isinstance(part, Atom):
-            if _NUMBER.fullmatch(part.text):
-                return Linear({}, float(part.text))
+            if number := _NUMBER.fullmatch(part.text):
+                if len(number.group(2) or "") > _MOST_DIGITS:
+                    raise self.error(part, "a number is beyond float64")
+                return Linear({}, Fraction(part.text))
             variable = self._variable(part)
             if variable not in self.declared:
                 raise self.error(part, f"{part.text} is not declared")
-            return Linear({variable: 1.0}, 0.0)
+            return Linear({variable: Fraction(1)}, Fraction())
         terms = [self.term(item) for item in part.items[1:]]
         if part.head not in ("+", "-", "*", "/") or not terms:
             raise self.error(part, f"expected a linear term, got {_words(part)}")
-        total = terms[0].times(-1.0) if part.head == "-" and len(terms) == 1 else terms[0]
+        total = terms[0].times(-1) if part.head == "-" and len(terms) == 1 else terms[0]
         for other in terms[1:]:
             total = self._combine(part, total, other)
         return total
 
     def _combine(self, part: Form, left: Linear, right: Linear) -> Linear:
         if part.head in ("+", "-"):
-            return left.plus(right, 1.0 if part.head == "+" else -1.0)
-        if part.head == "/" and not right.coefficients and right.constant != 0.0:
-            return Linear({v: c / right.constant for v, c in left.coefficients.items()}, left.constant / right.constant)
+            return left.plus(right, 1 if part.head == "+" else -1)
+        if part.head == "/" and not right.coefficients and right.constant:
+            return left.times(1 / right.constant)
         if part.head == "*" and not (left.coefficients and right.coefficients):
             return right.times(left.constant) if not left.coefficients else left.times(right.constant)
         raise self.error(part, f"{_words(part)} is not linear")
@@ -127,6 +138,25 @@ class Reader:
         if found is None:
             raise self.error(part, f"expected a number, an input X_<i> or an output Y_<j>, got {_words(part)}")
         return found.group(1), int(found.group(2))
+
+
+def outward(value: Fraction, up: bool) -> float:
+    """The float64 number next to ``value`` that is at least it (``up``) or at most. Raises OverflowError."""
+    near = float(value)
+    short = near < value if up else near > value
+    found = math.nextafter(near, math.inf if up else -math.inf) if short else near
+    if math.isinf(found):
+        raise OverflowError
+    return found + 0.0  # no -0
+
+
+def _row(coefficients: Iterable[tuple[int, Fraction]], b: Fraction) -> Row:
+    terms = list(coefficients)
+    if any(float(c) != c for _, c in terms):
+        scale = math.lcm(*(c.denominator for _, c in terms))
+        if all(abs(c * scale) <= _WHOLE for _, c in terms):
+            terms, b = [(j, c * scale) for j, c in terms], b * scale
+    return Row(tuple((j, float(c)) for j, c in terms), outward(b, up=True))
 
 
 def _words(part: Atom | Form) -> str:

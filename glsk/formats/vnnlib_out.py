@@ -58,7 +58,7 @@ def _of_box(box: Box) -> list[str]:
 
 
 def _between(index: int, low: float, high: float) -> tuple[str, str]:
-    return f"(>= X_{index} {_decimal(low)})", f"(<= X_{index} {_decimal(high)})"
+    return f"(>= X_{index} {_exact(low)})", f"(<= X_{index} {_exact(high)})"
 
 
 def _of_outputs(pair: Halfspaces) -> list[str]:
@@ -73,12 +73,18 @@ def _row(row: list[float], b: float) -> str:
         return f"(<= Y_{small[0]} Y_{large[0]})"
     if len(used) == 1 and abs(used[0][1]) == 1.0:
         (j, sign) = used[0]
-        return f"({'<=' if sign > 0 else '>='} Y_{j} {_decimal(sign * b)})"
-    terms = [f"(* {_decimal(value)} Y_{j})" for j, value in used or [(0, 0.0)]]
+        return f"({'<=' if sign > 0 else '>='} Y_{j} {_exact(sign * b)})"
+    terms = [f"(* {_exact(value)} Y_{j})" for j, value in used or [(0, 0.0)]]
     total = terms[0] if len(terms) == 1 else f"(+ {' '.join(terms)})"
-    return f"(<= {total} {_decimal(b)})"
+    return f"(<= {total} {_exact(b)})"
+
+
+def _exact(value: float) -> str:
+    """``value`` to its last decimal, without an exponent, which SMT-LIB does not know."""
+    found = format(Decimal(value + 0.0), "f")
+    return found if "." in found else f"{found}.0"
 
 
 def _decimal(value: float) -> str:
-    """The shortest decimal that reads back as ``value``, without an exponent, which SMT-LIB does not know."""
+    """The shortest decimal that reads back as ``value``, without an exponent."""
     return format(Decimal(repr(value + 0.0)), "f")

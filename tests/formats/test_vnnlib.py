@@ -1,6 +1,8 @@
 """VNN-LIB: what is asserted becomes a property, and a property the same assertions."""
 
 import gzip
+import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -75,6 +77,31 @@ def test_an_input_may_be_scaled():
     assert [end.tolist() for end in found.boxes[0]] == [[-3.0, 0.0], [4.0, 0.0]]
 
 
+DECIMALS = st.decimals(-1000, 1000, allow_nan=False, places=20)
+
+
+@given(st.tuples(DECIMALS, DECIMALS).map(sorted), DECIMALS)
+def test_what_float64_has_not_is_rounded_outward(ends, b):
+    """By less than a step of float64, so that no real input and no unsafe output is left out."""
+    texts = [format(value, "f") for value in (*ends, b)]
+    found = one(f"(assert (<= {texts[0]} X_0 {texts[1]})) (assert (= X_1 0.5)) (assert (<= Y_0 {texts[2]}))")
+    low, high = (end[0].item() for end in found.boxes[0])
+    assert low <= Fraction(texts[0]) < math.nextafter(low, math.inf)
+    assert math.nextafter(high, -math.inf) < Fraction(texts[1]) <= high
+    ((_, (end,)),) = sets(found)
+    assert math.nextafter(end, -math.inf) < Fraction(texts[2]) <= end
+
+
+def test_coefficients_that_float64_has_not_become_whole_numbers():
+    text = "(assert (<= (+ (* 0.1 Y_0) (/ Y_1 3)) (* 0.7 Y_2)))"
+    assert sets(one(BOX + text)) == [([[3.0, 10.0, -21.0]], [0.0])]
+    assert sets(one(BOX + "(assert (<= (* 0.1 Y_0) 0.3))")) == [([[1.0, 0.0, 0.0]], [3.0])]
+    # More than 53 bits: the nearest.
+    assert sets(one(BOX + "(assert (<= (* 0.12345678901234567 Y_0) 1))")) == [
+        ([[0.12345678901234567, 0.0, 0.0]], [1.0])
+    ]
+
+
 def test_a_box_that_no_input_meets_is_no_property():
     assert parse_vnnlib(f"{DECLARED}{BOX}(assert (<= X_0 -2)){UNSAFE}") == ()
 
@@ -91,6 +118,8 @@ def test_a_box_that_no_input_meets_is_no_property():
         ("(assert (<= X_0 X_1))", "several inputs"),
         ("(assert (<= 1 2))", "numbers alone"),
         ("(assert (<= Y_0 1e999))", "beyond float64"),
+        ("(assert (<= Y_0 1e-99999999))", "beyond float64"),
+        ("(assert (<= X_0 1e309))", "beyond float64"),
         ("(assert (<= Y_0 nan))", "'nan'"),
         ("(assert (<= Y_0 0x1))", "'0x1'"),
         ("(assert (not (<= Y_0 1)))", "'not' is not understood"),
