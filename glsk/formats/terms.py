@@ -41,11 +41,11 @@ class Linear:
 
 
 class Bound(NamedTuple):
-    """Input X_i is at most (``upper``) or at least ``value``."""
+    """Input X_i is at most (``upper``) or at least ``value``, which is rounded outward."""
 
     i: int
     upper: bool
-    value: Fraction
+    value: float
 
 
 class Row(NamedTuple):
@@ -95,9 +95,7 @@ class Reader:
                 return _row(sorted((j, c) for (_, j), c in function.coefficients.items()), -function.constant)
             if kinds == {"X"} and len(function.coefficients) == 1:
                 (((_, index), factor),) = function.coefficients.items()
-                bound = Bound(index, factor > 0, -function.constant / factor)
-                outward(bound.value, bound.upper)
-                return bound
+                return Bound(index, factor > 0, outward(-function.constant / factor, up=factor > 0))
         except OverflowError as error:
             raise self.error(form, "a number is beyond float64") from error
         if not kinds:

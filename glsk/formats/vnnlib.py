@@ -4,20 +4,19 @@ import gzip
 import math
 import zlib
 from collections.abc import Iterable
-from fractions import Fraction
 from pathlib import Path
 
 import torch
 
 from glsk.errors import DataError
 from glsk.formats.sexpr import Atom, Form, parse
-from glsk.formats.terms import Bound, Reader, Row, outward
+from glsk.formats.terms import Bound, Reader, Row
 from glsk.verify.property import Box, Halfspaces, Property
 
 MAX_CASES = 20_000
 _IGNORED = ("set-logic", "set-info", "check-sat", "get-model", "exit")
 _Case = tuple[Bound | Row, ...]  # all hold
-_Ends = tuple[tuple[Fraction | float, ...], tuple[Fraction | float, ...]]  # of a box; infinite where it is open
+_Ends = tuple[tuple[float, ...], tuple[float, ...]]  # of a box
 _Rows = frozenset[Row]
 
 
@@ -143,15 +142,11 @@ def _properties(reader: Reader, cases: Iterable[tuple[_Ends, _Rows]], outputs: i
         boxes_of.setdefault(tuple(sets), []).append(ends)
     return tuple(
         Property(
-            tuple(Box(_end(lower, up=False), _end(upper, up=True)) for lower, upper in boxes),
+            tuple(Box(*(torch.tensor(end, dtype=torch.float64) for end in ends)) for ends in boxes),
             tuple(_halfspaces(rows, outputs) for rows in sets),
         )
         for sets, boxes in boxes_of.items()
     )
-
-
-def _end(values: Iterable[Fraction | float], up: bool) -> torch.Tensor:
-    return torch.tensor([outward(Fraction(value), up) for value in values], dtype=torch.float64)
 
 
 def _halfspaces(rows: _Rows, outputs: int) -> Halfspaces:
