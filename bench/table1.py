@@ -5,7 +5,8 @@
 Rows are objectives. Columns: GRAD from scratch (App. B.1, 70 epochs), and from one PGD-trained network GRAD, RGS, PGPE
 and PGPE with a control variate, for the steps of COLUMNS times ``--budget``; ``--scratch-budget`` shortens the first
 column and the PGD-trained network too. Below 1 the table says so. Cells that have ended are read, cells that were
-stopped go on. Results: bench/results/table1-mnist-cnn3.json.
+stopped go on, and cells that the result has by the same budgets and are not asked for stay. Results:
+bench/results/table1-mnist-cnn3.json.
 """
 
 import argparse
@@ -48,6 +49,8 @@ COLUMNS: dict[str, tuple[str, dict[str, Any], int]] = {
     "pgpe-cv": ("pgpe-cv", {"lr": 1e-3, "popsize": 32, "batch_size": 256}, 500),
 }
 WARM = "pgd"
+WHERE = ("time", "cpu", "threads", "commit")
+"""What is said of every cell, since a table takes hours and may be made in parts."""
 
 
 def warm_start(options: argparse.Namespace) -> Config:
@@ -115,13 +118,15 @@ def measured(config: Config, out: Path) -> dict[str, Any]:
         "cpu_s": round(found.seconds, 1),
         "steps": max(record["step"] for record in found.records),
         "phase": config.main.to_dict(),
+        **{key: value for key, value in environment.describe().items() if key in WHERE},
     }
 
 
 def main() -> None:
     """Run what is missing, writing the results after every cell."""
     options = _arguments()
-    cells: dict[str, dict[str, Any]] = {}
+    what = described(options)
+    cells = present(options.result, what)
     run(warm_start(options), options.out / WARM)
     for column in options.columns:
         for row in options.rows:
@@ -132,21 +137,28 @@ def main() -> None:
             else:
                 found = measured(cell(row, column, options), options.out / f"{row.lower()}-{column}")
             cells.setdefault(row, {})[column] = found
-            write(cells, options)
+            options.result.write_text(json.dumps({**what, "cells": cells}, indent=1) + "\n")
     print(markdown(json.loads(options.result.read_text())))
 
 
-def write(cells: dict[str, Any], options: argparse.Namespace) -> None:
-    what = {
+def described(options: argparse.Namespace) -> dict[str, Any]:
+    """What all cells have in common, and the paper's figures."""
+    return {
         "what": "MNIST, eps 0.1, CNN3; accuracies in percent; certified by incomplete methods, in float64",
         "dataset": options.dataset,
         "budget": options.budget,
         "scratch_budget": options.scratch_budget,
+        "images": options.images,
         "attack": {"steps": options.attack_steps, "restarts": options.attack_restarts},
+        "paper": {row: dict(zip(("grad", "pgpe"), figures, strict=True)) for row, figures in PAPER.items()},
     }
-    paper = {row: dict(zip(("grad", "pgpe"), figures, strict=True)) for row, figures in PAPER.items()}
-    text = json.dumps({**what, "environment": environment.describe(), "cells": cells, "paper": paper}, indent=1)
-    options.result.write_text(text + "\n")
+
+
+def present(path: Path, what: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The cells of a result that was made alike."""
+    result: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    same = {**result, "cells": None} == {**json.loads(json.dumps(what)), "cells": None}
+    return result.get("cells", {}) if same else {}
 
 
 def markdown(result: dict[str, Any]) -> str:
