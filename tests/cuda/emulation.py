@@ -1,6 +1,7 @@
 """Builds csrc/cuda as plain C++ (emulate.h) and puts it in the place of the ``cuda`` backend, for CPU tensors."""
 
 import ctypes
+import fcntl
 import hashlib
 import importlib.util
 import os
@@ -34,15 +35,19 @@ WATCHED = ["-fsanitize=thread,alignment", "-fsanitize-recover=alignment", "--par
 
 @dataclass(frozen=True)
 class Variant:
-    """How the emulator is built: flags of the kernels and of the link, and who observes."""
+    """How the emulator is built: flags of the kernels and of the link, who observes, and flags of all but kernels."""
 
     name: str
     kernels: tuple[str, ...]
     link: tuple[str, ...]
     observer: tuple[str, ...]
+    runtime: tuple[str, ...] = ()
 
 
 RACES = Variant("races", ("-O1", *WATCHED), (), ("emulate_races.cpp", "emulate_regions.cpp", "emulate_hooks.cpp"))
+
+FEW = ("elementwise.cu", "loss.cu", "pass_deep.cu", "pass_margins.cu", "select.cu")
+"""The kernels that emulated_few.cpp does not stand for."""
 
 PARTS = ("views", "select", "workspace", "forward", "backward")
 """Of the ``cuda`` backend, which hold on to the extension."""
@@ -77,15 +82,21 @@ def missing() -> str | None:
 
 def build() -> Path:
     """The extension compiled for the host; built once for a state of the sources."""
-    return _built(RACES, "_CUDA.so", [ROOT / "csrc" / "cuda" / "bindings.cpp"], ["-shared"])
+    return built(RACES, "_CUDA.so", [ROOT / "csrc" / "cuda" / "bindings.cpp"], ["-shared"])
 
 
-def program(variant: Variant = RACES, sources: Iterable[Path] = KERNELS) -> Path:
-    """The small calls of emulated_cases.cpp as a program (emulated_main.cpp), of these kernels."""
-    return _built(variant, "cases", [HERE / "emulated_cases.cpp", HERE / "emulated_main.cpp"], [], sources)
+def program(variant: Variant = RACES, sources: Iterable[Path] = KERNELS, few: bool = False) -> Path:
+    """The small calls of emulated_cases.cpp as a program (emulated_main.cpp), of these kernels.
+
+    Of ``FEW`` alone, with ``few``: it can make no other calls, and is compiled in half the time.
+    """
+    more = [HERE / "emulated_cases.cpp", HERE / "emulated_main.cpp"]
+    if not few:
+        return built(variant, "cases", more, [], sources)
+    return built(variant, "few", [*more, HERE / "emulated_few.cpp"], [], [s for s in sources if s.name in FEW])
 
 
-def _built(variant: Variant, name: str, more: list[Path], link: list[str], kernels: Iterable[Path] = KERNELS) -> Path:
+def built(variant: Variant, name: str, more: list[Path], link: list[str], kernels: Iterable[Path] = KERNELS) -> Path:
     """A target of the variant; its objects stay beside it, for other targets. Both appear whole or not at all."""
     import pybind11
 
@@ -108,14 +119,15 @@ def _built(variant: Variant, name: str, more: list[Path], link: list[str], kerne
         made = (source.parent if source in changed else folder) / f"{source.stem}.o"
         if not made.exists():
             with tempfile.NamedTemporaryFile(dir=made.parent, suffix=".o", delete=False) as unfinished:
-                flags = variant.kernels if source.suffix == ".cu" else RUNTIME_FLAGS
+                flags = variant.kernels if source.suffix == ".cu" else (*RUNTIME_FLAGS, *variant.runtime)
                 command = ["g++", *FLAGS, *flags, f"-I{source.parent}", *includes]
                 _run([*command, "-x", "c++", "-c", str(source), "-o", unfinished.name])
             Path(unfinished.name).rename(made)
         return str(made)
 
     runtime = [HERE / part for part in (*RUNTIME, *variant.observer)]
-    with ThreadPoolExecutor(2) as pool:
+    with (folder / "lock").open("w") as lock, ThreadPoolExecutor(2) as pool:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # what one process compiles others wait for
         objects = list(pool.map(compile_unit, [*kernels, *runtime, *more]))
     with tempfile.NamedTemporaryFile(dir=target.parent, suffix=".linked", delete=False) as unfinished:
         _run(["g++", *variant.link, *link, *objects, "-ldl", "-o", unfinished.name])

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cuda import emulation
-
-BARRIER = re.compile(r"\b(__syncthreads|__syncwarp|named_barrier)\(")
+from tests.cuda.faults import FAULTS, barriers
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +46,7 @@ def test_every_barrier_is_needed_and_its_loss_noticed(program: Path) -> None:
     """Each barrier of the sources, taken away; none is one that no case reaches."""
     done = subprocess.run([str(program), "--sweep"], capture_output=True, text=True)
     noticed = dict(re.findall(r"^without (\S+) \| (.*)$", done.stdout, flags=re.MULTILINE))
-    sources = sorted((emulation.ROOT / "csrc" / "cuda").iterdir())
-    written = {
-        f"{source.name}:{number}"
-        for source in sources
-        for number, line in enumerate(source.read_text().splitlines(), 1)
-        if BARRIER.search(line.partition("//")[0])
-    }
-    assert set(noticed) == written
+    assert set(noticed) == barriers()
     assert [barrier for barrier, text in noticed.items() if text == "NOT NOTICED"] == []
 
 
@@ -73,52 +65,20 @@ def test_misaligned_vectors(program: Path, fault: str) -> None:
     assert re.search(r"misaligned at \S+deep_\w+\.cuh:\d+, for 16 bytes", done.stderr)
 
 
-# file, what stands there, what the fault makes of it, a case, and what is said of it
-FAULTS = {
-    "a barrier in divergent code": (
-        *(
-            "loss.cu",
-            "        __syncthreads();\n        if (me < half)",
-            "        if (me < half) __syncthreads();\n        if (me < half)",
-        ),
-        *("loss", "some threads wait at a barrier that others never reach"),
-    ),
-    "one element past the end of shared memory": (
-        *("loss.cu", "sums[me] = sum;", "sums[me + 1] = sum;"),
-        *("loss", "shared memory overrun"),
-    ),
-    "shared memory for one thread less": (
-        *("loss.cu", "THREADS * sizeof(T)", "(THREADS - 1) * sizeof(T)"),
-        *("loss", "shared memory overrun"),
-    ),
-    "one sample too many": (
-        *("loss.cu", "b < samples; b += THREADS", "b <= samples; b += THREADS"),
-        *("loss", "past the end of margins"),
-    ),
-    "a result that is never written": (
-        *("elementwise.cu", "if (i >= size) return;", "if (i >= size - 1) return;"),
-        *("elementwise", "another result"),
-    ),
-    "the edge of a tile that is left out": (
-        *("ibp.cu", "i < TILE * DEPTH; i += LINEAR_THREADS", "i < TILE * DEPTH - 1; i += LINEAR_THREADS"),
-        *("intervals of a linear layer", "nothing has been written there: shared memory"),
-    ),
-    "blocks with the same workspace": (
-        *("pass_general.cu", "2 * pass.workspace_per_block * blockIdx.x", "0 * blockIdx.x"),
-        *("general", "without a barrier between: workspace"),
-    ),
-    "workspaces that overlap": (
-        *("pass_deep.cu", "pass.workspace_per_block * blockIdx.x", "(pass.workspace_per_block - 1) * blockIdx.x"),
-        *("deep, one group", "without a barrier between: workspace"),
-    ),
-    "a workspace too small": (
-        *("pass_general.cu", "allocate(grid * per_block)", "allocate(grid * per_block / 2)"),
-        *("general", "killed by a guard page"),
-    ),
-    "a vector beside its place": (
-        *("deep_tables.cuh", "memory + shape.first", "memory + shape.first + 4"),
-        *("deep, one group", "misaligned at"),
-    ),
+# What the emulator says of each; or how else one sees it.
+SAID = {
+    "a barrier in divergent code": "some threads wait at a barrier that others never reach",
+    "one element past the end of shared memory": "shared memory overrun",
+    "shared memory for one thread less": "shared memory overrun",
+    "one sample too many": "past the end of margins",
+    "one element before an input": "4 bytes before margins",
+    "past the end of a thread's own array": "another result",
+    "a result that is never written": "another result",
+    "the edge of a tile that is left out": "nothing has been written there: shared memory",
+    "blocks with the same workspace": "without a barrier between: workspace",
+    "workspaces that overlap": "without a barrier between: workspace",
+    "a workspace too small": "killed by a guard page",
+    "a vector beside its place": "misaligned at",
 }
 QUICK = ("a barrier in divergent code", "shared memory for one thread less", "a result that is never written")
 
@@ -127,19 +87,12 @@ QUICK = ("a barrier in divergent code", "shared memory for one thread less", "a 
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in FAULTS]
 )
 def test_faults_are_noticed(program: Path, right: dict[str, str], name: str, tmp_path: Path) -> None:
-    file, old, new, case, said = FAULTS[name]
-    text = (emulation.ROOT / "csrc" / "cuda" / file).read_text()
-    assert text.count(old) == 1
-    (tmp_path / file).write_text(text.replace(old, new))
-    unit = next(k for k in emulation.KERNELS if k.name == (file if file.endswith(".cu") else "pass_deep.cu"))
-    if unit.name != file:
-        (tmp_path / unit.name).write_text(unit.read_text())
-    sources = [tmp_path / k.name if k == unit else k for k in emulation.KERNELS]
-    changed = emulation.program(sources=sources)
-    done = subprocess.run([str(changed), case], capture_output=True, text=True)
+    fault, said = FAULTS[name], SAID[name]
+    changed = emulation.program(sources=fault.seed(tmp_path))
+    done = subprocess.run([str(changed), fault.case], capture_output=True, text=True)
     if said == "killed by a guard page":
         assert done.returncode == -signal.SIGSEGV
     elif said == "another result":
-        assert right[case] not in done.stdout
+        assert right[fault.case] not in done.stdout
     else:
         assert said in done.stdout + done.stderr
