@@ -24,7 +24,7 @@ FORMATTED = $(filter-out csrc/cpu/branch% csrc/cpu/types.h,$(wildcard csrc/cpu/*
 FOLDERS := $(shell find glsk kernels -type d -not -name __pycache__ 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint docs bench table1 fuzz clean
+.PHONY: help venv demo test lint docs bench table1 fuzz sanitize clean
 
 help:
 	@echo "make demo    train small certified networks by two estimators, with a table and a picture (DEMO_FLAGS=...)"
@@ -34,6 +34,7 @@ help:
 	@echo "make bench   measure speed"
 	@echo "make table1  train and certify the paper's Table 1 for MNIST, some hours of two cores (TABLE1_FLAGS=...)"
 	@echo "make fuzz    look for crashes and wrong bounds with random and damaged input (FUZZ_SECONDS=$(FUZZ_SECONDS))"
+	@echo "make sanitize  run the emulated CUDA kernels under the compiler's thread, address and undefined-behaviour sanitizers"
 	@echo "make venv    only set up $(VENV) (PYTHON=$(PYTHON))"
 	@echo "make clean   remove what the build and the tools have written, but not $(VENV)"
 
@@ -87,6 +88,10 @@ table1: venv
 fuzz: venv
 	$(BIN)/python -m pip install -q -c constraints.txt atheris || echo 'atheris does not install here: going on without'
 	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m fuzz
+
+# The tests of that file run a share of it elsewhere; here what cannot run is a failure, too.
+sanitize: venv
+	GLSK_SANITIZE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/cuda/test_sanitized.py
 
 clean:
 	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -14,6 +14,9 @@
 
 dim3 threadIdx, blockIdx, blockDim, gridDim;
 
+// Not by AddressSanitizer, which would look at guards and forget a stack as it is left.
+#define GLSK_UNWATCHED __attribute__((noinline, no_sanitize("address")))
+
 namespace emulate {
 
 int shared_limit = 227 << 10, multiprocessors = 2;
@@ -22,7 +25,7 @@ std::set<std::pair<const char*, int>> reached;
 
 namespace {
 
-constexpr std::size_t STACK = 256 << 10, GUARD = 256, ALIVE = 3, SHARED = 256 << 10;
+constexpr std::size_t GUARD = 256, ALIVE = 3, SHARED = 256 << 10;
 constexpr unsigned char GUARD_BYTE = 0xa5;
 
 Registers scheduler;
@@ -44,8 +47,14 @@ void* own_pages(std::size_t bytes) {
 
 [[noreturn]] void fail(const std::string& what) { throw std::logic_error("emulation: " + what); }
 
+GLSK_UNWATCHED void check_guard(const Block& block) {
+    for (std::size_t i = 0; i < GUARD; ++i) {
+        if (block.shared[block.bytes + i] != GUARD_BYTE) fail("shared memory overrun");
+    }
+}
+
 // From one stack to another by the compiler's own means: swapcontext would call the kernel of the operating system.
-void stop(State state) {
+GLSK_UNWATCHED void stop(State state) {
     Fiber* const me = current;
     me->state = state;
     observer::go(nullptr);
@@ -53,7 +62,7 @@ void stop(State state) {
     observer::went(me);
 }
 
-__attribute__((noinline)) void resume(Fiber* fiber) {
+GLSK_UNWATCHED void resume(Fiber* fiber) {
     current = fiber, threadIdx.x = fiber->thread, blockIdx.x = fiber->block->index;
     observer::go(fiber);
     if (__builtin_setjmp(scheduler) == 0) {
@@ -108,6 +117,8 @@ private:
         auto block = std::make_unique<Block>();
         block->index = index, block->slot = slot, block->threads = block->remaining = threads_, block->bytes = bytes_;
         unsigned char* const memory = shared + slot * SHARED;
+        unsigned char* const slot_stacks = stacks + std::size_t(slot) * threads_ * STACK;
+        block->shared_pages = {memory, SHARED}, block->stack_pages = {slot_stacks, threads_ * STACK};
         block->shared = memory + GUARD + switches.shift;
         std::memset(memory, GUARD_BYTE, bytes_ + 2 * GUARD + switches.shift);
         std::memset(block->shared, random_order() && random_bits() % 2 ? 0x7b : 0xff, bytes_);  // as floats: 1e36, NaN
@@ -115,7 +126,7 @@ private:
         for (unsigned t = 0; t < threads_; ++t) {
             Fiber& fiber = block->fibers[t];
             fiber.thread = t, fiber.block = block.get();
-            fiber.stack = stacks + (std::size_t(slot) * threads_ + t) * STACK;
+            fiber.stack = slot_stacks + t * STACK;
             prepare(fiber);
             Warp& warp = block->warps[fiber.warp()];
             warp.ready |= 1u << fiber.lane(), warp.priority = random_bits();
@@ -204,10 +215,8 @@ private:
     }
 
     void end(Block& block) {
+        check_guard(block);
         observer::end(block);
-        for (std::size_t i = 0; i < GUARD; ++i) {
-            if (block.shared[bytes_ + i] != GUARD_BYTE) fail("shared memory overrun");
-        }
         alive_.erase(std::find_if(alive_.begin(), alive_.end(), [&](const auto& one) { return one.get() == &block; }));
         cursor_ = 0;
     }

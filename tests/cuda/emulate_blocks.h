@@ -13,6 +13,7 @@
 namespace emulate {
 
 constexpr unsigned WARP = 32;
+constexpr std::size_t STACK = 256 << 10;  // bytes, of a fiber
 
 struct Site {
     const char* file = nullptr;
@@ -57,10 +58,16 @@ struct Warp {
     std::map<std::uint32_t, Meeting> meetings;  // by lanes
 };
 
+struct Pages {
+    unsigned char* begin = nullptr;
+    std::size_t bytes = 0;
+};
+
 struct Block {
     unsigned index = 0, slot = 0, threads = 0, remaining = 0;
     unsigned char* shared = nullptr;
     std::size_t bytes = 0;  // of shared memory
+    Pages shared_pages, stack_pages;  // of its slot
     std::vector<Fiber> fibers;
     std::vector<Warp> warps;
     std::map<unsigned, Meeting> meetings;  // by number
@@ -76,7 +83,7 @@ void launch(unsigned threads);     // a grid begins
 void finish();                     // it has ended; throws if there is something to report
 void abandon();                    // it ends in an exception
 void begin(Block& block);          // with shared memory filled and its fibers there
-void end(Block& block);
+void end(Block& block);            // too, when it has not come to its end
 void go(Fiber* fiber);             // before it goes on; null: before the scheduler does
 void went(Fiber* fiber);           // when it has, on its stack
 void release(const std::vector<Fiber*>& together);               // from a barrier that orders memory, before they go on

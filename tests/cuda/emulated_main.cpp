@@ -42,8 +42,7 @@ std::string outcome_apart(const EmulatedCase& each) {
     if (child == 0) {
         alarm(60);
         const std::string text = outcome(each);
-        const bool whole = write(ends[1], text.data(), text.size()) == static_cast<ssize_t>(text.size());
-        _exit(whole ? 0 : 1);
+        _exit(write(ends[1], text.data(), text.size()) != static_cast<ssize_t>(text.size()));
     }
     close(ends[1]);
     std::string text;
@@ -52,7 +51,8 @@ std::string outcome_apart(const EmulatedCase& each) {
     close(ends[0]);
     int status = 0;
     waitpid(child, &status, 0);
-    return status == 0 ? text : std::string("ended by ") + strsignal(WTERMSIG(status));
+    if (WIFSIGNALED(status)) return std::string("ended by ") + strsignal(WTERMSIG(status));
+    return text.empty() ? "ended with " + std::to_string(WEXITSTATUS(status)) : text;
 }
 
 int sweep(const std::vector<EmulatedCase>& cases) {
