@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-NAMES = ("tf32x3", "bf16x3", "tf32", "ieee")
+NAMES = ("tf32x3", "bf16x3", "fp16", "tf32", "ieee")
 
 ACCURATE = ("tf32x3", "ieee")
 """Those with the accuracy of float32: what certification may use."""
 
-TRAINING = ("tf32x3", "bf16x3", "ieee")
+TRAINING = ("tf32x3", "bf16x3", "fp16", "ieee")
 """Those that keep PGPE's gradient estimate, to a cosine of 0.999 with the one in float64 (``bench/precision.py``)."""
 
 TRAINING_DEFAULT = "bf16x3"
@@ -40,7 +40,9 @@ def set_precision(name: str) -> None:
 
     Args:
         name: "tf32x3" (default: three TF32 products, float32 accuracy), "bf16x3" (three BF16 products, about 2^-16
-            relative, faster), "tf32" (one product, about 2^-10) or "ieee" (no tensor cores).
+            relative, faster), "fp16" (one FP16 product of numbers rounded to nearest, about 2^-11, in the CUDA kernel
+            of deep networks; "bf16x3" elsewhere), "tf32" (one product of numbers cut off, about 2^-10) or "ieee" (no
+            tensor cores).
 
     Raises:
         ValueError: unknown name.

@@ -5,9 +5,16 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from glsk.precision import precision, set_precision, using_precision
+from glsk import precision as _precision
+from glsk.precision import set_precision, using_precision
 
 __all__ = ["member_stride", "on", "precision", "rows_contiguous", "set_precision", "using_precision"]
+
+
+def precision() -> str:
+    """How these kernels make products: they have none of FP16, the next accurate one serves."""
+    chosen = _precision.precision()
+    return "bf16x3" if chosen == "fp16" else chosen
 
 
 def on(tensor: Tensor) -> AbstractContextManager[object]:

@@ -65,12 +65,12 @@ def test_training_uses_the_precision_of_its_settings(chosen: str, used: set[str]
 
 def test_an_unknown_precision_is_refused() -> None:
     for refused in (precision.set_precision, lambda name: Config(precision=name)):
-        with pytest.raises(ValueError, match="precision: unknown 'fp8'; known: tf32x3, bf16x3, tf32, ieee"):
+        with pytest.raises(ValueError, match="precision: unknown 'fp8'; known: tf32x3, bf16x3, fp16, tf32, ieee"):
             refused("fp8")
 
 
 def test_a_precision_that_spoils_the_gradient_is_refused_in_training() -> None:
-    with pytest.raises(ValueError, match="precision: 'tf32' is too coarse to train in; choose one of tf32x3, bf16x3"):
+    with pytest.raises(ValueError, match="'tf32' is too coarse to train in; choose one of tf32x3, bf16x3, fp16, ieee"):
         Config(precision="tf32")
 
 

@@ -26,6 +26,7 @@ from bench.cost.device import Cost, Device, Work
 from bench.cost.windows import useful
 from glsk import models
 from glsk.geometry import Geometry
+from glsk.precision import TRAINING_DEFAULT
 
 DOCUMENT = Path(__file__).parents[1] / "cost.md"
 RESULTS = Path(__file__).parents[1] / "results"
@@ -48,6 +49,8 @@ class Row:
     direction: str
     backend: str
     cost: Cost
+    precision: str = ""
+    """In which alone the backend takes this time; empty for any."""
 
     def line(self, device: Device, measured: str) -> str:
         on = CORE if self.backend == "cpu" else device
@@ -71,14 +74,18 @@ def rows(net: str, shape: tuple[int, int, int], code: sass.Compiled) -> Iterator
     ]
     for name, some, spec in [*passes, ("margins", layers, 9)]:
         by_triton = triton_kernels.cost(some, spec)
-        if spec is None:
-            by_cuda = on_chip.patch(some, code) if len(some) == 2 else deep.cost(some, code)
+        by_cuda: dict[str, Cost] = {}
+        if spec is None and len(some) > 2:
+            by_cuda = {kind.precision: deep.cost(some, code, kind) for kind in deep.KINDS}
+        elif spec is None:
+            by_cuda[""] = on_chip.patch(some, code)
         elif len(some) == 3:
-            by_cuda = on_chip.margins(some, spec, code)
+            by_cuda[""] = on_chip.margins(some, spec, code)
         else:
             assert spec * _weights(some) >= TRITON_FROM, "the general kernel is not modelled"
-            by_cuda = by_triton
-        yield Row(net, name, "forward", "cuda", by_cuda)
+            by_cuda[""] = by_triton
+        for precision, cost in by_cuda.items():
+            yield Row(net, name, "forward", "cuda", cost, precision)
         yield Row(net, name, "forward", "triton", by_triton)
         yield Row(net, name, "forward", "cpu", _on_cpu(useful(some, spec)))
         yield Row(net, name, "gradient", "cuda", gradient.cost(some, spec, code))
@@ -117,14 +124,19 @@ def table(device: Device, code: sass.Compiled, data: str = "MNIST") -> Iterator[
     yield "|---|---|---|---|---|---|---|---|---|---|---|---|---|"
     times, totals, sources = measured(), dict[str, float](), set[str]()
     for net in ("cnn3", "cnn5"):
-        for row in rows(net, SHAPES[data], code):
+        made = list(rows(net, SHAPES[data], code))
+        for row in made:
             key = net, row.name, row.direction, row.backend
-            ns, where = times.get(key, ("not yet", "")) if data == "MNIST" else ("", "")
+            ours = data == "MNIST" and row.precision in ("", TRAINING_DEFAULT)  # what bench.passes measures
+            ns, where = times.get(key, ("not yet", "")) if ours else ("", "")
             sources |= {where} - {""}
             yield row.line(device, ns)
-            if row.direction == "forward" and row.backend != "cpu":
-                by = f"{net.upper()} by `{row.backend}`"
-                totals[by] = totals.get(by, 0.0) + row.cost.seconds(device) * PAIRS
+        for backend in ("cuda", "triton"):
+            forward = [row for row in made if row.direction == "forward" and row.backend == backend]
+            for precision in dict.fromkeys(row.precision for row in forward if row.precision) or ("",):
+                by = f"{net.upper()} by `{backend}`" + (f" in `{precision}`" if precision else "")
+                some = [row.cost.seconds(device) for row in forward if row.precision in ("", precision)]
+                totals[by] = sum(some) * PAIRS
     yield ""
     each = ", ".join(f"{by} {seconds:.3g} s" for by, seconds in totals.items())
     yield f"An epoch of 60,000 samples with 256 members, the passes alone, predicted: {each}."

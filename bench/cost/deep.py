@@ -10,8 +10,34 @@ from glsk.geometry import Geometry
 
 GROUP = ROWS = 16
 HALF = 512  # bytes of 16 rows x 16 channels of 16-bit numbers
+SCALES = 52  # bytes of the powers of two that FP16 operands are scaled by
 PRODUCT = 16 * 8 * 16  # multiply-adds of one instruction
-HMMA = "HMMA.16816.F32.BF16"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """An instance of the kernel, by its products.
+
+    Attributes:
+        precision: a name of ``glsk.precision``.
+        symbol: the class of csrc/cuda/deep_products.cuh.
+        instruction: what a product is in machine code.
+        parts: products that make one of float32 numbers.
+    """
+
+    precision: str
+    symbol: str
+    instruction: str
+    parts: int
+
+    def kernel(self, channels: int) -> str:
+        """Part of the mangled name of what serves so many image channels and one group at level 1."""
+        return f"deep_kernelILi{1 if channels == 1 else 3}ELb1ENS1_{len(self.symbol)}{self.symbol}"
+
+
+BF16X3 = Kind("bf16x3", "Bf16x3", "HMMA.16816.F32.BF16", 3)
+FP16 = Kind("fp16", "Fp16", "HMMA.16816.F32", 1)
+KINDS = BF16X3, FP16
 
 
 @dataclass(frozen=True)
@@ -34,7 +60,8 @@ def groups(layer: Geometry) -> int:
 def layout(layers: Sequence[Geometry], parts: int = 3, limit: int = SHARED_LIMIT) -> Layout:
     """The layout of a pass with many members and samples: as many warps as fit, spilling only for more of them.
 
-    ``parts``: products that make one of float32 numbers; with three, coefficients and weights are high and low parts.
+    ``parts``: products that make one of float32 numbers; with three, coefficients and weights are high and low parts,
+    with one they are scaled.
     """
     fragment = HALF * min(2, parts)
     *convs, last = layers
@@ -46,11 +73,12 @@ def layout(layers: Sequence[Geometry], parts: int = 3, limit: int = SHARED_LIMIT
     sums = image.in_channels * 3 * (pairs * 2 * ROWS + 8) * 4
     tables = sum(8 * layer.out_height * layer.out_width * groups(layer) * GROUP for layer in convs)
     tables += 16 * image.in_channels * (2 * image.out_height + 4) * pairs
-    rows = min(last.out_features, 1024)
+    tables += 16 * -(-last.out_channels // 4) * (parts == 1)
+    rows, scales = min(last.out_features, 1024), SCALES * (parts == 1)
     for warps in range(8, 0, -1):
         for spilled in (False, True)[: 1 + (top > 1)]:
             own = sum(rings) - spilled * rings[-1] + (top + 1) * 16 + sums
-            shared = weights + warps * own + 4 * rows + 4 * (32 * warps + 1)
+            shared = weights + warps * own + 4 * rows + 4 * (32 * warps + 1) + scales
             if shared <= limit:
                 return Layout(warps, spilled, shared, tables, spilled * rings[-1])
     raise ValueError("the deep kernel does not serve this pass")
@@ -64,7 +92,7 @@ class Code:
         last: a cell of level 0, image included, by rows above: the whole loop.
         middle: a cell of another level, without its products.
         middle_products: one fragment above in it: its products and what feeds them.
-        channel: assumed, of the last product's further image channels: 12 products, and a pixel's sums and box.
+        channel: assumed, of the last product's further image channels: four products, and a pixel's sums and box.
         row: assumed, of what a row of level 0 costs once; the code has about as many.
         seed: assumed, of a fragment of the rows' own coefficients.
         parts: products that make one of float32 numbers; with three, coefficients are high and low parts.
@@ -85,14 +113,16 @@ class Code:
     wgmma: bool = False
 
     @classmethod
-    def read(cls, code: Compiled) -> "Code":
-        loops = [(loop[HMMA], loop.total()) for loop in code.loops("deep_kernelILi1ELb1")]
-        last = {rows: min(total for products, total in loops if products == 24 * rows + 24) for rows in (1, 2)}
+    def read(cls, code: Compiled, kind: Kind) -> "Code":
+        loops = [(loop[kind.instruction], loop.total()) for loop in code.loops(kind.kernel(1))]
+        each = 8 * kind.parts  # products of a fragment, and of the image's operands in a cell
+        last = {rows: min(total for products, total in loops if products == each * (rows + 1)) for rows in (1, 2)}
         # Loops over fragments lie within loops over cells, for a ring in shared memory and again for one in the L2
         # cache; the costlier counts.
-        inner = max(total for products, total in loops if products == 24 and total < 100)
-        middle = max(total for products, total in loops if products == 48 and total not in last.values()) - 2 * inner
-        return cls(last, middle, inner)
+        inner = max(total for products, total in loops if products == each and total < 100)
+        middle = max(total for n, total in loops if n == 2 * each and total not in last.values()) - 2 * inner
+        taps, channel = 4 * HALF * min(2, kind.parts), 36 + 4 * kind.parts
+        return cls(last, middle, inner, channel, parts=kind.parts, taps=taps)
 
 
 def tile(layers: Sequence[Geometry], start: Window, spilled: bool, code: Code) -> Work:
@@ -147,10 +177,11 @@ def count(layers: Sequence[Geometry], where: Layout, code: Code) -> Work:
     return total + padded + Work(useful=useful(layers, None), hbm=4 * bounds)
 
 
-def cost(layers: Sequence[Geometry], code: Compiled) -> Cost:
+def cost(layers: Sequence[Geometry], code: Compiled, kind: Kind) -> Cost:
     """Both sides of the last layer's outputs."""
-    where = layout(layers)
+    where = layout(layers, kind.parts)
     text = f"{ROWS} rows a warp, in {'shared memory, the top level in L2' if where.spilled else 'shared memory'}"
-    registers = code.registers(f"deep_kernelILi{1 if layers[0].in_channels == 1 else 3}ELb1")
+    registers = code.registers(kind.kernel(layers[0].in_channels))
     assert where.warps >= PARTITIONS, "an idle partition is not modelled"
-    return Cost("CUDA deep", text, count(layers, where, Code.read(code)), where.warps, registers)
+    name = f"CUDA deep, `{kind.precision}`"
+    return Cost(name, text, count(layers, where, Code.read(code, kind)), where.warps, registers)

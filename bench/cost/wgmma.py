@@ -1,4 +1,4 @@
-"""What ``wgmma`` and a single product would make of CNN5's wide passes, from the counts of today's kernel (cost.md).
+"""What ``wgmma`` would make of CNN5's wide passes, from the counts of today's kernels (cost.md).
 
 python -m bench.cost.wgmma [--code FILE]
 """
@@ -10,14 +10,12 @@ from pathlib import Path
 
 import glsk
 from bench.cost import sass
-from bench.cost.deep import HALF, Code, count, layout
+from bench.cost.deep import HALF, KINDS, Code, count, layout
 from bench.cost.device import Cost, Device
 from glsk import models
 
 FENCES = 6
 """A cell's: arrive, commit and wait, for the products of the level above and again for the image's."""
-LOW_PARTS = 40
-"""A cell's: for each of 2 pixels x 4 pairs of coefficients a conversion, two shifts and two differences."""
 
 
 def by_wgmma(code: Code) -> Code:
@@ -30,22 +28,10 @@ def by_wgmma(code: Code) -> Code:
         code,
         last={rows: issued - saved * (rows + 1) + FENCES for rows, issued in code.last.items()},
         middle=code.middle + FENCES,
-        middle_products=code.middle_products - saved - 8,
+        middle_products=code.middle_products - saved - (8 if code.parts == 3 else 4),
         taps=code.parts * HALF,
         held=False,
         wgmma=True,
-    )
-
-
-def one_product(code: Code) -> Code:
-    """Coefficients and weights of one 16-bit number each: a third of the products, and no low parts."""
-    return replace(
-        code,
-        last={rows: issued - 16 * (rows + 1) - LOW_PARTS for rows, issued in code.last.items()},
-        middle=code.middle - LOW_PARTS,
-        middle_products=code.middle_products - 16 - 1,
-        taps=code.taps // 2,
-        parts=1,
     )
 
 
@@ -56,9 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     path = options.code or sass.extension()
     if (reason := sass.why_unreadable(path)) is not None:
         raise SystemExit(f"the machine code cannot be counted here: {reason}")
-    now, device = Code.read(sass.Compiled(path)), Device()
-    one = one_product(now)
-    kinds = {"three, `mma.sync`": now, "three, `wgmma`": by_wgmma(now)}
+    three, one = (Code.read(sass.Compiled(path), kind) for kind in KINDS)
+    device = Device()
+    kinds = {"three, `mma.sync`": three, "three, `wgmma`": by_wgmma(three)}
     kinds |= {"one, `mma.sync`": one, "one, `wgmma`": by_wgmma(one)}
     resources = "tensor cores", "instructions", "shared memory", "L2"
     print(f"| pass | products | {' | '.join(resources)} | predicted ns | gain |")

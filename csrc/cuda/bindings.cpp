@@ -18,6 +18,7 @@ using glsk::cuda::Interval;
 using glsk::cuda::Layer;
 using glsk::cuda::OnDevice;
 using glsk::cuda::Pass;
+using glsk::cuda::Products;
 using glsk::cuda::Rule;
 using glsk::cuda::View;
 using Address = std::uintptr_t;
@@ -47,6 +48,12 @@ Rule rule(const std::string& name) {
     throw std::invalid_argument("rule: unknown " + name);
 }
 
+Products products(const std::string& name) {
+    if (name == "bf16x3") return Products::bf16x3;
+    if (name == "fp16") return Products::fp16;
+    throw std::invalid_argument("products: unknown " + name);
+}
+
 Layer layer(const std::int64_t* fields, const WeightArgument& weight, const WeightArgument& bias) {
     Layer result = {};
     int* const targets[WIDTH] = {
@@ -65,7 +72,7 @@ Layer layer(const std::int64_t* fields, const WeightArgument& weight, const Weig
 struct PassArguments {
     std::int64_t members, samples, rows;
     int signs;
-    std::string rule;
+    std::string rule, products;
     bool is_double;
     std::vector<std::int64_t> geometry;
     std::vector<WeightArgument> weights, biases;
@@ -85,6 +92,7 @@ struct PassArguments {
         if (rows < 0 || rows > 0x7fffffff) throw std::invalid_argument("a pass of more than 2^31 - 1 rows");
         result.members = members, result.samples = samples, result.rows = static_cast<int>(rows);
         result.layers = static_cast<int>(layers), result.signs = signs, result.rule = ::rule(rule);
+        result.products = ::products(products);
         result.x_lower = view(x_lower), result.x_upper = view(x_upper), result.C = view(C);
         result.known_lower = view(known_lower), result.known_upper = view(known_upper);
         result.lower = pointer(lower), result.upper = pointer(upper);
@@ -145,17 +153,17 @@ PYBIND11_MODULE(_CUDA, module) {
 
     py::class_<PassArguments>(module, "Pass", py::module_local())
         .def(py::init([](std::int64_t members, std::int64_t samples, std::int64_t rows, int signs, std::string rule,
-                         bool is_double, std::vector<std::int64_t> geometry, std::vector<WeightArgument> weights,
+                         std::string products, bool is_double, std::vector<std::int64_t> geometry, std::vector<WeightArgument> weights,
                          std::vector<WeightArgument> biases, std::vector<AroundArgument> arounds,
                          std::vector<double> leaks, ViewArgument x_lower, ViewArgument x_upper, ViewArgument C,
                          ViewArgument known_lower, ViewArgument known_upper, Address lower, Address upper) {
-                 return PassArguments{members,   samples,  rows,    signs,   rule,
+                 return PassArguments{members,   samples,  rows,    signs,   rule,   products,
                                       is_double, geometry, weights, biases,  arounds,
                                       leaks,     x_lower,  x_upper, C,       known_lower,
                                       known_upper, lower,  upper};
              }),
              py::kw_only(), py::arg("members"), py::arg("samples"), py::arg("rows"), py::arg("signs"), py::arg("rule"),
-             py::arg("is_double"), py::arg("geometry"), py::arg("weights"), py::arg("biases"), py::arg("arounds"),
+             py::arg("products"), py::arg("is_double"), py::arg("geometry"), py::arg("weights"), py::arg("biases"), py::arg("arounds"),
              py::arg("leaks"), py::arg("x_lower"), py::arg("x_upper"), py::arg("C"), py::arg("known_lower"),
              py::arg("known_upper"), py::arg("lower"), py::arg("upper"));
 

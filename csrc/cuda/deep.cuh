@@ -4,6 +4,7 @@
 // other one of the lane) from the top level, which the rows themselves read, to level 0 and the image.
 #pragma once
 
+#include "deep_products.cuh"
 #include "relaxation.cuh"
 
 namespace glsk::cuda::deep {
@@ -13,16 +14,21 @@ constexpr int ROWS = 16;              // one-sided rows of a tile
 constexpr int GROUP = 16;             // channels of a fragment
 constexpr int KERNEL = 4;             // side of the middle convolutions; smaller ones are filled up with zeros
 constexpr int FIRST_KERNEL = 5;       // side of the first one
-constexpr int LANES = 32;
-constexpr int FRAGMENT = 2 * LANES;   // 16-byte words of 16 rows x 16 channels: the lanes' high parts, then low parts
 constexpr int STRIDE = 2;
 constexpr int ENTRIES = GROUP / 2;    // float4s of a table for a pixel's group
 
 struct Level {
     int height, width, groups;  // groups: of GROUP channels
-    unsigned weights;           // bytes from the start of shared memory: the operand of the product down from here
+    unsigned weights;           // bytes from the start of shared memory: the operands of the product down from here
     unsigned ring;              // bytes from a warp's part: two rows of coefficients
     unsigned table;             // float2s from the start of a block's tables: what a coefficient here goes through
+};
+
+// The powers of two that a member's numbers are scaled by where products are of FP16 (deep_scales.cuh).
+struct Scales {
+    float weights[MAX_LEVELS], first_biases;
+    float constants[MAX_LEVELS];  // what a level's intercepts are scaled by
+    float box, first_constants;   // what meets sums over the image, and the sums of the first layer's biases
 };
 
 // Where everything is, for one call.
@@ -34,12 +40,13 @@ struct Shape {
     unsigned first;            // bytes: the first convolution's operand
     unsigned own, own_bytes;   // the warps' parts begin at own
     unsigned windows, sums;    // bytes from a warp's part
-    unsigned list, counts, total;
-    unsigned box;              // float4s from the start of a block's tables
+    unsigned list, counts, scales, total;
+    unsigned box, last;        // float4s from the start of a block's tables: the last: what is known of the last layer
     unsigned table_words, spill_words;  // 16-byte words of global memory: of a block's tables, of a warp's ring
     Level level[MAX_LEVELS];
 
-    Shape(const Pass& pass, int warp_count, bool spill, int rows_of_a_job) {
+    // words: of a lane's part of a fragment, 16 bytes each.
+    Shape(const Pass& pass, int words, int warp_count, bool spill, int rows_of_a_job) {
         top = pass.layers - 2;
         warps = warp_count, spilled = spill, chunk = rows_of_a_job, chunks = divide_up(pass.rows, chunk);
         const Layer& image = pass.layer[0];
@@ -53,8 +60,8 @@ struct Shape {
             at = {layer.out_height, layer.out_width, divide_up(layer.out_channels, GROUP), shared, own_bytes, units};
             units += at.height * at.width * at.groups * GROUP;
             if (k == 0) continue;
-            shared += at.groups * level[k - 1].groups * KERNEL * KERNEL * 2 * LANES * 16;
-            const unsigned ring = 2u * at.width * at.groups * FRAGMENT * 16;
+            shared += at.groups * level[k - 1].groups * KERNEL * KERNEL * words * LANES * 16;
+            const unsigned ring = 2u * at.width * at.groups * words * LANES * 16;
             if (k == top && spill) {
                 spill_words = ring / 16;
             } else {
@@ -62,15 +69,18 @@ struct Shape {
             }
         }
         box = units / 2;  // a multiple of GROUP, in float4s
-        table_words = box + image.in_channels * image_rows * pairs;
+        last = box + image.in_channels * image_rows * pairs;
+        const bool scaled = pass.products == Products::fp16;
+        table_words = last + (scaled ? divide_up(pass.layer[pass.layers - 1].out_channels, 4) : 0);
         first = shared;
-        own = first + image.in_channels * 6 * LANES * 16;
+        own = first + image.in_channels * 6 * LANES * 8 * words;
         windows = own_bytes;
         sums = windows + (top + 1) * 16;
         own_bytes = sums + image.in_channels * 3 * sum_pitch() * 4;
         list = own + warps * own_bytes;
         counts = list + chunk * 4;
-        total = counts + (warps * LANES + 1) * 4;
+        scales = counts + (warps * LANES + 1) * 4;
+        total = scales + (scaled ? sizeof(Scales) : 0);
     }
 
     // Floats of one image row of one tile that is not complete yet: [pair][row of the tile][column of the pair], and
@@ -83,42 +93,6 @@ struct alignas(16) Window {
     int y0, y1, x0, x1;
 };
 
-// 16 rows x 16 channels of coefficients of one pixel as the left operand of a product, to 16 bits: high + low.
-struct Fragment {
-    uint4 high, low;
-};
-
-__device__ __forceinline__ float low_float(unsigned pair) { return __uint_as_float(pair << 16); }
-__device__ __forceinline__ float high_float(unsigned pair) { return __uint_as_float(pair & 0xffff0000u); }
-
-__device__ __forceinline__ void split(float a, float b, unsigned& high, unsigned& low) {
-    high = pack_bf16(a, b);
-    low = pack_bf16(a - low_float(high), b - high_float(high));
-}
-
-// COUNT products at once, d[i] = c[i] + a b[i], each as three of bfloat16; what is dropped, low times low, is 2^-18 of
-// it. d[i] may be c[i + 1] or later.
-template <int COUNT>
-__device__ __forceinline__ void multiply(float (*const (&d)[COUNT])[4], const float (*const (&c)[COUNT])[4],
-                                         const Fragment& a, const uint4 (&b)[COUNT]) {
-#pragma unroll
-    for (int i = 0; i < COUNT; ++i) mma_bf16(*d[i], a.low, b[i].x, b[i].y, *c[i]);
-#pragma unroll
-    for (int i = 0; i < COUNT; ++i) mma_bf16(*d[i], a.high, b[i].z, b[i].w, *d[i]);
-#pragma unroll
-    for (int i = 0; i < COUNT; ++i) mma_bf16(*d[i], a.high, b[i].x, b[i].y, *d[i]);
-}
-
-// The lane's part of a right operand [16 x 8]: high parts in x, y, low parts in z, w. value(k, n) is an element.
-template <class Value>
-__device__ __forceinline__ uint4 operand(int lane, Value value) {
-    const int k = lane % 4 * 2, n = lane / 4;
-    uint4 b;
-    split(value(k, n), value(k + 1, n), b.x, b.z);
-    split(value(k + 8, n), value(k + 9, n), b.y, b.w);
-    return b;
-}
-
 // A lane's sums for its two rows.
 struct Sums {
     float at[2];
@@ -127,21 +101,21 @@ struct Sums {
 // The channel of a group that element e (0..3) of each of the lane's two rows belongs to.
 __device__ __forceinline__ int channel_of(int lane, int e) { return e / 2 * 8 + lane % 4 * 2 + e % 2; }
 
-// The biases of the lane's channels of a group.
+// The biases of the lane's channels of a group, scaled.
 struct Biases {
     float at[4];
 
-    __device__ __forceinline__ Biases(const Layer& layer, std::int64_t p, int group, int lane) {
+    __device__ __forceinline__ Biases(const Layer& layer, std::int64_t p, int group, int lane, float scale) {
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
             const int channel = group * GROUP + channel_of(lane, e);
-            at[e] = channel < layer.out_channels ? bias_of<float>(layer, p, channel) : 0.f;
+            at[e] = channel < layer.out_channels ? bias_of<float>(layer, p, channel) * scale : 0.f;
         }
     }
 };
 
 // The lane's entries of a table for a pixel's group: slope and intercept of the upper line, of four channels. The lower
-// line's slope is 1 where the upper one's is above 1/2, else 0.
+// line's slope is 1 where the upper one's is above 1/2, else 0. Of slopes, 1 is Product::ONE.
 struct Entries {
     float4 half[2];
 
@@ -151,12 +125,15 @@ struct Entries {
 
 // Complete coefficients a [half of the channels][as in the accumulator of a product] of a ReLU's outputs to those of
 // its inputs, as an operand; the constants are added to the rows' sums.
-__device__ __forceinline__ Fragment through_relu(float (&a)[2][4], const Entries& entries, Sums& sums) {
+template <class Product>
+__device__ __forceinline__ typename Product::Fragment through_relu(float (&a)[2][4], const Entries& entries,
+                                                                   Sums& sums) {
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
         const float4& four = entries.half[e / 2];
         const float upper_slope = e % 2 == 0 ? four.x : four.z, intercept = e % 2 == 0 ? four.y : four.w;
-        const float lower_slope = upper_slope > 0.5f ? 1.f : 0.f, difference = upper_slope - lower_slope;
+        const float lower_slope = upper_slope > 0.5f * Product::ONE ? Product::ONE : 0.f;
+        const float difference = upper_slope - lower_slope;
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
             float& value = a[e / 2][2 * r + e % 2];
@@ -165,12 +142,7 @@ __device__ __forceinline__ Fragment through_relu(float (&a)[2][4], const Entries
             value = value * lower_slope + negative * difference;
         }
     }
-    Fragment result;
-    split(a[0][0], a[0][1], result.high.x, result.low.x);
-    split(a[0][2], a[0][3], result.high.y, result.low.y);
-    split(a[1][0], a[1][1], result.high.z, result.low.z);
-    split(a[1][2], a[1][3], result.high.w, result.low.w);
-    return result;
+    return Product::fragment(a);
 }
 
 // What coefficients of pre-activations (a, after through_relu) gain from the biases.
@@ -190,7 +162,18 @@ struct Tile {
     const int* rows;         // units of the last layer, or rows of C
     int count;               // of them
     int lane;
+    const Scales* scales;       // where products are scaled
+    const float* most_of_last;  // and of each output of the last layer the largest weight
 
+    // What a level's intercepts are scaled by, and its biases, which meet coefficients after the ReLU.
+    template <class Product>
+    __device__ __forceinline__ float scale_of_constants(int level) const {
+        return Product::SCALED ? scales->constants[level] : 1.f;
+    }
+    template <class Product>
+    __device__ __forceinline__ float scale_of_biases(int level) const {
+        return Product::SCALED ? scales->constants[level] * (1.f / Product::ONE) : 1.f;
+    }
     // The lane's entries of the nth group of a level's table, pixel by pixel.
     __device__ __forceinline__ const float4* table(const Level& level, int n) const {
         return in_register(reinterpret_cast<const float4*>(tables + level.table) + n * ENTRIES + lane % 4);

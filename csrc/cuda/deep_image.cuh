@@ -16,16 +16,17 @@
 namespace glsk::cuda::deep {
 
 // CHANNELS: image channels that there is room for.
-template <int CHANNELS>
+template <int CHANNELS, class Product>
 struct Image {
+    using Operand = typename Product::Operand;
     static constexpr int RESIDENT = CHANNELS == 1 ? 3 : 0;  // operands that stay in registers
 
     const Pass& pass;
     const Shape& shape;
     const Tile& tile;
-    const uint4* weights;
+    const Operand* weights;
     Sums& total;
-    uint4 taps[3];
+    Operand taps[3];
     float slot[CHANNELS][3][4], late[CHANNELS][4];
     int turn;                // x modulo 3
     const float4* table;     // of this row of level 0
@@ -37,7 +38,7 @@ struct Image {
         : pass(pass_),
           shape(shape_),
           tile(tile_),
-          weights(reinterpret_cast<const uint4*>(memory + shape_.first) + tile_.lane),
+          weights(reinterpret_cast<const Operand*>(memory + shape_.first) + tile_.lane),
           total(total_) {
 #pragma unroll
         for (int s = 0; s < RESIDENT; ++s) taps[s] = weights[s * LANES];
@@ -114,18 +115,18 @@ struct Image {
 
     // Pixel x of level 0, complete but for its ReLU.
     __device__ __forceinline__ void pixel(int x, float (&a)[2][4], const Entries& entries) {
-        const Fragment fragment = through_relu(a, entries, total);
+        const typename Product::Fragment fragment = through_relu<Product>(a, entries, total);
 #pragma unroll
         for (int c = 0; c < CHANNELS; ++c) {
             if (c >= channels()) break;
             float begun[4];
             begin_pair(c, x + 2, begun);
-            const uint4* const from = weights + c * 6 * LANES;
-            const uint4 b[4] = {RESIDENT ? taps[0] : from[0], RESIDENT ? taps[1] : from[LANES],
-                                RESIDENT ? taps[2] : from[2 * LANES], from[(3 + turn) * LANES]};
+            const Operand* const from = weights + c * 6 * LANES;
+            const Operand b[4] = {RESIDENT ? taps[0] : from[0], RESIDENT ? taps[1] : from[LANES],
+                                  RESIDENT ? taps[2] : from[2 * LANES], from[(3 + turn) * LANES]};
             float(*const to[4])[4] = {&slot[c][0], &slot[c][1], &slot[c][2], &late[c]};
             const float(*const sums[4])[4] = {&slot[c][1], &slot[c][2], &begun, &late[c]};
-            multiply(to, sums, fragment, b);
+            multiply<Product>(to, sums, fragment, b);
             finish_pair(c, x, turn, slot[c][0]);
         }
         turn = turn == 2 ? 0 : turn + 1;
@@ -140,7 +141,8 @@ struct Image {
             finish_pair(c, x1, turn, slot[c][1]);
             finish_pair(c, x1 + 1, turn == 2 ? 0 : turn + 1, slot[c][2]);
         }
-        if (turn_of_lane() == 3) total.at[0] += late[0][0], total.at[1] += late[0][2];
+        const float scale = Product::SCALED ? tile.scales->first_constants : 1.f;
+        if (turn_of_lane() == 3) total.at[0] += late[0][0] * scale, total.at[1] += late[0][2] * scale;
         __syncwarp();  // the next row's sums are read by other lanes than have written them
     }
 

@@ -2,7 +2,7 @@
 // time: weights of a linear layer, or of a convolution, or C times those.
 #pragma once
 
-#include "deep.cuh"
+#include "deep_scales.cuh"
 
 namespace glsk::cuda::deep {
 
@@ -42,17 +42,20 @@ __device__ void find_windows(const Pass& pass, const Shape& shape, const Tile& t
 }
 
 // Row y of the top level, into its ring. value(row, channel, x) is a row's coefficient; -1 is no row.
-template <class Words, class Value>
+template <class Product, class Words, class Value>
 __device__ __forceinline__ void seed_row(const Pass& pass, const Shape& shape, const Tile& tile, int y, Words* ring,
                                          Sums& sums, Value value) {
     const Layer& layer = pass.layer[shape.top];
     const Level& top = shape.level[shape.top];
     const Window window = tile.window(shape, shape.top);
     const int first = tile.row(pass, 0), second = tile.row(pass, 1);
+    constexpr int FRAGMENT = Product::WORDS * LANES;
     Words* to = ring + (y & 1) * top.width * top.groups * FRAGMENT + tile.lane;
+    const float scale = Product::SCALED ? power_of_two(shift_of(pass, tile, first)) : 1.f;
+    const float second_scale = Product::SCALED && pass.signs == 1 ? power_of_two(shift_of(pass, tile, second)) : 1.f;
 #pragma unroll 1
     for (int group = 0; group < top.groups; ++group) {
-        const Biases bias(layer, tile.p, group, tile.lane);
+        const Biases bias(layer, tile.p, group, tile.lane, tile.scale_of_biases<Product>(shape.top));
         for (int x = window.x0; x < window.x1; ++x) {
             const Entries entries(tile.table(top, (y * top.width + x) * top.groups + group));
             float a[2][4];
@@ -61,27 +64,26 @@ __device__ __forceinline__ void seed_row(const Pass& pass, const Shape& shape, c
                 const int channel = group * GROUP + channel_of(tile.lane, e);
                 const bool inside = channel < layer.out_channels;
                 float(&half)[4] = a[e / 2];
-                half[e % 2] = inside && first >= 0 ? value(first, channel, x) : 0.f;
+                half[e % 2] = inside && first >= 0 ? value(first, channel, x) * scale : 0.f;
                 half[2 + e % 2] = -half[e % 2];
-                if (pass.signs == 1) half[2 + e % 2] = inside && second >= 0 ? value(second, channel, x) : 0.f;
+                if (pass.signs == 1) half[2 + e % 2] = inside && second >= 0 ? value(second, channel, x) * second_scale : 0.f;
             }
-            const Fragment fragment = through_relu(a, entries, sums);
+            const typename Product::Fragment fragment = through_relu<Product>(a, entries, sums);
             add_biases(a, bias, sums);
-            Words* const pixel = to + ((x - window.x0) * top.groups + group) * FRAGMENT;
-            pixel[0] = fragment.high, pixel[LANES] = fragment.low;
+            Product::write(fragment, to + ((x - window.x0) * top.groups + group) * FRAGMENT);
         }
     }
 }
 
 // The same, for what the rows of this pass are.
-template <class Words>
+template <class Product, class Words>
 __device__ __forceinline__ void seed_row(const Pass& pass, const Shape& shape, const Tile& tile, int y, Words* ring,
                                          Sums& sums) {
     const Layer& last = pass.layer[pass.layers - 1];
     const float* const weight = weight_of<float>(last, tile.p);
     const int height = shape.level[shape.top].height, width = shape.level[shape.top].width;
     if (pass.C.data != nullptr) {
-        seed_row(pass, shape, tile, y, ring, sums, [&](int row, int channel, int x) {
+        seed_row<Product>(pass, shape, tile, y, ring, sums, [&](int row, int channel, int x) {
             const float* const C = slice<float>(pass.C, row, tile.b);  // .member is the row stride
             const float* const column = weight + (channel * height + y) * width + x;
             float sum = 0.f;
@@ -90,12 +92,12 @@ __device__ __forceinline__ void seed_row(const Pass& pass, const Shape& shape, c
             return sum;
         });
     } else if (last.is_linear()) {
-        seed_row(pass, shape, tile, y, ring, sums, [&](int row, int channel, int x) {
+        seed_row<Product>(pass, shape, tile, y, ring, sums, [&](int row, int channel, int x) {
             return weight[std::int64_t(row) * last.in_channels + (channel * height + y) * width + x];
         });
     } else {
         const int area = last.out_height * last.out_width;
-        seed_row(pass, shape, tile, y, ring, sums, [&](int row, int channel, int x) {
+        seed_row<Product>(pass, shape, tile, y, ring, sums, [&](int row, int channel, int x) {
             const int position = row % area;
             const int ky = y - position / last.out_width * last.stride_height + last.pad_height;
             const int kx = x - position % last.out_width * last.stride_width + last.pad_width;
@@ -118,6 +120,7 @@ __device__ __forceinline__ float last_bias(const Pass& pass, const Tile& tile, i
 }
 
 // Adds up the lanes' sums and writes the rows' bounds.
+template <class Product>
 __device__ __forceinline__ void write_bounds(const Pass& pass, const Tile& tile, Sums& sums) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
@@ -125,6 +128,7 @@ __device__ __forceinline__ void write_bounds(const Pass& pass, const Tile& tile,
         sums.at[r] += __shfl_xor_sync(0xffffffffu, sums.at[r], 2);
         const int row = tile.row(pass, r);
         if (tile.lane % 4 != 0 || row < 0) continue;
+        if (Product::SCALED) sums.at[r] = unscaled(sums.at[r], shift_of(pass, tile, row));
         const float bias = last_bias(pass, tile, row);
         const std::int64_t at = (tile.p * pass.samples + tile.b) * pass.rows + row;
         if (r == 1 && pass.signs == 2) {

@@ -20,26 +20,29 @@ struct Cell {
     }
 };
 
-// The operands of a tap row: [kx][half of the channels below].
+// The operands of a tap row: [kx], both halves of the channels below.
+template <class Product>
 struct TapRow {
-    uint4 at[KERNEL][2];
+    typename Product::Pair at[KERNEL];
 
     __device__ __forceinline__ void load(const uint4* from, int lane) {
 #pragma unroll
-        for (int i = 0; i < KERNEL * 2; ++i) at[i / 2][i % 2] = from[i * LANES + lane];
+        for (int i = 0; i < KERNEL; ++i) at[i] = Product::read_pair(from + i * Product::WORDS * LANES + lane);
     }
 };
 
 // One pixel above, with one tap row: adds to now, which takes over from sum, and to next, which does from begun.
-__device__ __forceinline__ void add(Cell& now, Cell& next, const Cell& sum, const Cell& begun, const Fragment& a,
-                                    const TapRow& taps) {
+template <class Product>
+__device__ __forceinline__ void add(Cell& now, Cell& next, const Cell& sum, const Cell& begun,
+                                    const typename Product::Fragment& a, const TapRow<Product>& taps) {
     float(*const to[8])[4] = {&now.at[0][0],  &now.at[0][1],  &now.at[1][0],  &now.at[1][1],
                               &next.at[0][0], &next.at[0][1], &next.at[1][0], &next.at[1][1]};
     const float(*const from[8])[4] = {&sum.at[0][0],   &sum.at[0][1],   &sum.at[1][0],   &sum.at[1][1],
                                       &begun.at[0][0], &begun.at[0][1], &begun.at[1][0], &begun.at[1][1]};
-    const uint4 b[8] = {taps.at[0][0], taps.at[0][1], taps.at[1][0], taps.at[1][1],
-                        taps.at[2][0], taps.at[2][1], taps.at[3][0], taps.at[3][1]};
-    multiply(to, from, a, b);
+    const typename Product::Operand b[8] = {taps.at[0].half[0], taps.at[0].half[1], taps.at[1].half[0],
+                                            taps.at[1].half[1], taps.at[2].half[0], taps.at[2].half[1],
+                                            taps.at[3].half[0], taps.at[3].half[1]};
+    multiply<Product>(to, from, a, b);
 }
 
 // What the rows above that row y reads are: cell_y - r for r in [first, first + count).
@@ -55,9 +58,11 @@ struct Readers {
 };
 
 // ROWS of the rows above: 2, or 1 where there is only one, or none at all.
-template <bool ONE_GROUP, int ROWS, class Words, class Load, class Emit>
+template <class Product, bool ONE_GROUP, int ROWS, class Words, class Load, class Emit>
 __device__ __forceinline__ void walk_row(const Pass& pass, const Shape& shape, const Tile& tile, const uint4* weights,
                                          int k, const Readers& readers, const Words* ring, Load load, Emit emit) {
+    using Fragment = typename Product::Fragment;
+    constexpr int FRAGMENT = Product::WORDS * LANES, TAP_ROW = KERNEL * Product::WORDS * LANES;
     const Layer& layer = pass.layer[k];
     const Window above = tile.window(shape, k);
     const int x0 = tile.window(shape, k - 1).x0, x1 = tile.window(shape, k - 1).x1;
@@ -66,15 +71,15 @@ __device__ __forceinline__ void walk_row(const Pass& pass, const Shape& shape, c
     const int row_words = shape.level[k].width * groups * FRAGMENT;
     const Words* const from = ring + ((readers.cell_y - first) & 1) * row_words + tile.lane;
     const Words* const before = ring + ((readers.cell_y - 1) & 1) * row_words + tile.lane;
-    const uint4* const taps_from = weights + (readers.phase + 2 * first) * KERNEL * 2 * LANES;
-    TapRow taps[ONE_GROUP ? ROWS : 1];
-    const auto load_taps = [&](TapRow& to, int row, int group) {
-        to.load(taps_from + (group * KERNEL + 2 * row) * KERNEL * 2 * LANES, tile.lane);
+    const uint4* const taps_from = weights + (readers.phase + 2 * first) * TAP_ROW;
+    TapRow<Product> taps[ONE_GROUP ? ROWS : 1];
+    const auto load_taps = [&](TapRow<Product>& to, int row, int group) {
+        to.load(taps_from + (group * KERNEL + 2 * row) * TAP_ROW, tile.lane);
     };
     const auto pixel = [&](int q, int row) { return (row == 0 ? from : before) + (q - above.x0) * groups * FRAGMENT; };
     const auto fragment = [&](const Words* at) -> Fragment {
         if (ROWS == 1 && readers.count == 0) return {};
-        return {at[0], at[LANES]};
+        return Product::read(at);
     };
     if (ONE_GROUP) {
 #pragma unroll
@@ -129,7 +134,7 @@ __device__ __forceinline__ void walk_row(const Pass& pass, const Shape& shape, c
 
 // Row y of one group of level k - 1, for the pixels x in that level's window, in ascending order: emit(x, values,
 // load(x)). ring: of level k. ONE_GROUP: level k has one group; its taps then stay in registers.
-template <bool ONE_GROUP, class Words, class Load, class Emit>
+template <class Product, bool ONE_GROUP, class Words, class Load, class Emit>
 __device__ __forceinline__ void transposed_row(const Pass& pass, const Shape& shape, const Tile& tile,
                                                const unsigned char* memory, int k, int group, int y, const Words* ring,
                                                Load load, Emit emit) {
@@ -137,33 +142,33 @@ __device__ __forceinline__ void transposed_row(const Pass& pass, const Shape& sh
     if (below.x0 == below.x1) return;
     const Readers readers(pass.layer[k], tile.window(shape, k), y);
     const uint4* weights = reinterpret_cast<const uint4*>(memory + shape.level[k].weights) +
-                           group * shape.level[k].groups * KERNEL * KERNEL * 2 * LANES;
+                           group * shape.level[k].groups * KERNEL * KERNEL * Product::WORDS * LANES;
     if (readers.count == 2) {
-        walk_row<ONE_GROUP, 2>(pass, shape, tile, weights, k, readers, ring, load, emit);
+        walk_row<Product, ONE_GROUP, 2>(pass, shape, tile, weights, k, readers, ring, load, emit);
     } else {
-        walk_row<ONE_GROUP, 1>(pass, shape, tile, weights, k, readers, ring, load, emit);
+        walk_row<Product, ONE_GROUP, 1>(pass, shape, tile, weights, k, readers, ring, load, emit);
     }
 }
 
 // Row y of level k - 1, into its ring.
-template <class Words>
+template <class Product, class Words>
 __device__ __forceinline__ void middle_row(const Pass& pass, const Shape& shape, const Tile& tile,
                                            const unsigned char* memory, int k, int y, const Words* ring, Sums& sums) {
+    constexpr int FRAGMENT = Product::WORDS * LANES;
     const Level& below = shape.level[k - 1];
     const int x0 = tile.window(shape, k - 1).x0;
     uint4* const ring_below = reinterpret_cast<uint4*>(tile.memory + below.ring);
     uint4* const to = ring_below + (y & 1) * below.width * below.groups * FRAGMENT + tile.lane;
     for (int group = 0; group < below.groups; ++group) {
-        const Biases bias(pass.layer[k - 1], tile.p, group, tile.lane);
+        const Biases bias(pass.layer[k - 1], tile.p, group, tile.lane, tile.scale_of_biases<Product>(k - 1));
         const float4* const table = tile.table(below, y * below.width * below.groups + group);
-        transposed_row<false>(
+        transposed_row<Product, false>(
             pass, shape, tile, memory, k, group, y, ring,
             [&](int x) { return Entries(table + x * below.groups * ENTRIES); },
             [&](int x, float (&a)[2][4], const Entries& entries) {
-                const Fragment fragment = through_relu(a, entries, sums);
+                const typename Product::Fragment fragment = through_relu<Product>(a, entries, sums);
                 add_biases(a, bias, sums);
-                uint4* const pixel = to + ((x - x0) * below.groups + group) * FRAGMENT;
-                pixel[0] = fragment.high, pixel[LANES] = fragment.low;
+                Product::write(fragment, to + ((x - x0) * below.groups + group) * FRAGMENT);
             });
     }
 }

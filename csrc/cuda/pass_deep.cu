@@ -2,9 +2,9 @@
 //
 // The rows are cut into tiles of 16 one-sided rows, one a warp. A warp carries its tile from the rows' own weights down
 // to the image, level by level, making a row of pixels of a level only when the level below needs it; two rows a level
-// are kept, in shared memory, already split to bfloat16 in the layout in which tensor cores read them. Products are
-// summed over three of bfloat16 (high high + high low + low high), which is as good as float to about 2^-17 of the sum
-// of the terms' magnitudes. The accumulators of one product, after the ReLU, are the operand of the next: the same lane
+// are kept, in shared memory, already as operands in the layout in which tensor cores read them. A product is three of
+// bfloat16, as good as float to about 2^-17 of the sum of the terms' magnitudes, or one of FP16, to about 2^-11 of it
+// (deep_products.cuh). The accumulators of one product, after the ReLU, are the operand of the next: the same lane
 // holds the same coefficients in both, so that nothing but sums over image rows ever crosses lanes.
 //
 // A thread block stays and takes one (member, sample) after another: consecutive ones share a member, whose weights it
@@ -55,7 +55,7 @@ struct Made {
     }
 };
 
-template <int CHANNELS, bool ONE_GROUP>
+template <int CHANNELS, bool ONE_GROUP, class Product>
 __device__ __forceinline__ void back_substitute(const Pass& pass, const Shape& shape, const Tile& tile,
                                                 const unsigned char* memory) {
     Sums sums = {{0.f, 0.f}};
@@ -64,7 +64,7 @@ __device__ __forceinline__ void back_substitute(const Pass& pass, const Shape& s
     for (int k = 1; k <= shape.top; ++k) made.set(k, tile.window(shape, k).y0);
     const auto ring = [&](int k) { return reinterpret_cast<uint4*>(tile.memory + shape.level[k].ring); };
     const Window window = tile.window(shape, 0);
-    Image<CHANNELS> image(pass, shape, tile, memory, sums);
+    Image<CHANNELS, Product> image(pass, shape, tile, memory, sums);
     image.clear(window);
     for (int y = window.y0;; ++y) {
         const bool last = y >= window.y1;
@@ -73,28 +73,28 @@ __device__ __forceinline__ void back_substitute(const Pass& pass, const Shape& s
             made.next(level);
             if (level == shape.top) {
                 if (shape.spilled) {
-                    seed_row(pass, shape, tile, row, tile.spill, sums);
+                    seed_row<Product>(pass, shape, tile, row, tile.spill, sums);
                 } else {
-                    seed_row(pass, shape, tile, row, ring(level), sums);
+                    seed_row<Product>(pass, shape, tile, row, ring(level), sums);
                 }
             } else if (shape.spilled && level + 1 == shape.top) {
-                middle_row(pass, shape, tile, memory, level + 1, row, tile.spill, sums);
+                middle_row<Product>(pass, shape, tile, memory, level + 1, row, tile.spill, sums);
             } else {
-                middle_row(pass, shape, tile, memory, level + 1, row, ring(level + 1), sums);
+                middle_row<Product>(pass, shape, tile, memory, level + 1, row, ring(level + 1), sums);
             }
         }
         if (last) break;
         image.begin_row(y, window.x0);
-        transposed_row<ONE_GROUP>(
+        transposed_row<Product, ONE_GROUP>(
             pass, shape, tile, memory, 1, 0, y, ring(1), [&](int x) { return image.load(x); },
             [&](int x, float (&a)[2][4], const Entries& entries) { image.pixel(x, a, entries); });
         image.end_row(window.x1);
     }
     image.end(window);
-    write_bounds(pass, tile, sums);
+    write_bounds<Product>(pass, tile, sums);
 }
 
-template <int CHANNELS, bool ONE_GROUP>
+template <int CHANNELS, bool ONE_GROUP, class Product>
 __global__ void __launch_bounds__(MAX_WARPS* LANES, 1) deep_kernel(const Pass pass, const Shape shape) {
     GLSK_SHARED(memory);
     int* list = reinterpret_cast<int*>(memory + shape.list);
@@ -102,6 +102,8 @@ __global__ void __launch_bounds__(MAX_WARPS* LANES, 1) deep_kernel(const Pass pa
     const int warp = threadIdx.x / LANES, warps = blockDim.x / LANES;
     uint4* const words = static_cast<uint4*>(pass.workspace) + pass.workspace_per_block * blockIdx.x;
     float2* const tables = reinterpret_cast<float2*>(words);
+    Scales& scales = *reinterpret_cast<Scales*>(memory + shape.scales);
+    float* const most_of_last = reinterpret_cast<float*>(words + shape.last);
     const std::int64_t jobs = pass.members * pass.samples * shape.chunks;
     const std::int64_t end = jobs * (blockIdx.x + 1) / gridDim.x;
     std::int64_t prepared = -1;
@@ -112,9 +114,12 @@ __global__ void __launch_bounds__(MAX_WARPS* LANES, 1) deep_kernel(const Pass pa
         const int unstable = counts[blockDim.x];
         if (unstable == 0) continue;
         for (int i = threadIdx.x; i < unstable; i += blockDim.x) list[i] = row_at(pass, first + list[i]);
-        if (prepared != p) prepare_weights(pass, shape, p, memory);
+        if (prepared != p) {
+            if (Product::SCALED) find_scales(pass, shape, p, scales, reinterpret_cast<float*>(counts), most_of_last);
+            prepare_weights<Product>(pass, shape, p, memory, scales);
+        }
         prepared = p;
-        prepare_tables(pass, shape, p, b, tables);
+        prepare_tables<Product>(pass, shape, p, b, tables, scales);
         __syncthreads();
         const int most = ROWS / pass.signs;
         for (int i = warp * most; i < unstable; i += warps * most) {
@@ -125,8 +130,10 @@ __global__ void __launch_bounds__(MAX_WARPS* LANES, 1) deep_kernel(const Pass pa
                                words + shape.table_words + warp * shape.spill_words,
                                list + i,
                                min(most, unstable - i),
-                               static_cast<int>(threadIdx.x) % LANES};
-            back_substitute<CHANNELS, ONE_GROUP>(pass, shape, tile, memory);
+                               static_cast<int>(threadIdx.x) % LANES,
+                               &scales,
+                               most_of_last};
+            back_substitute<CHANNELS, ONE_GROUP, Product>(pass, shape, tile, memory);
         }
     }
 }
@@ -178,9 +185,10 @@ template <class Serve>
 bool with_shape(const Pass& pass, Serve serve) {
     if (!has_the_form(pass)) return false;
     const unsigned limit = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+    const int words = pass.products == Products::fp16 ? Fp16::WORDS : Bf16x3::WORDS;
     for (int warps = MAX_WARPS; warps >= 1; --warps) {
         for (int spill = 0; spill <= (pass.layers > 3); ++spill) {
-            const Shape shape(pass, warps, spill != 0, rows_of_a_job(pass, warps));
+            const Shape shape(pass, words, warps, spill != 0, rows_of_a_job(pass, warps));
             if (shape.total <= limit) return serve(shape), true;
         }
     }
@@ -200,6 +208,13 @@ struct Blocks {
     }
     std::size_t bytes() const { return static_cast<std::size_t>(count * words) * sizeof(uint4); }
 };
+
+template <class Product>
+auto kernel_for(const Pass& pass, const Shape& shape) {
+    const bool one_channel = pass.layer[0].in_channels == 1, one_group = shape.level[1].groups == 1;
+    return one_channel ? (one_group ? deep_kernel<1, true, Product> : deep_kernel<1, false, Product>)
+                       : (one_group ? deep_kernel<3, true, Product> : deep_kernel<3, false, Product>);
+}
 
 template <class Kernel>
 void launch_deep(Pass pass, const Shape& shape, Kernel kernel, void* stream, const Allocate& allocate) {
@@ -231,9 +246,8 @@ std::size_t deep_workspace(const Pass& pass) {
 
 void run_deep(Pass pass, void* stream, const Allocate& allocate) {
     deep::with_shape(pass, [&](const deep::Shape& shape) {
-        const bool one_channel = pass.layer[0].in_channels == 1, one_group = shape.level[1].groups == 1;
-        const auto kernel = one_channel ? (one_group ? deep::deep_kernel<1, true> : deep::deep_kernel<1, false>)
-                                        : (one_group ? deep::deep_kernel<3, true> : deep::deep_kernel<3, false>);
+        const bool fp16 = pass.products == Products::fp16;
+        const auto kernel = fp16 ? deep::kernel_for<deep::Fp16>(pass, shape) : deep::kernel_for<deep::Bf16x3>(pass, shape);
         deep::launch_deep(pass, shape, kernel, stream, allocate);
     });
 }

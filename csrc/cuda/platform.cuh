@@ -56,6 +56,12 @@ __device__ __forceinline__ unsigned pack_bf16(float low, float high) {
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
     return pair;
 }
+// The same of FP16; what is too large becomes an infinity.
+__device__ __forceinline__ unsigned pack_fp16(float low, float high) {
+    unsigned pair;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+}
 // d = a b + c on tensor cores, the whole warp together: [16 x 16] times [16 x 8] bfloat16, summed in float. With
 // g = lane / 4 and t = lane % 4, and two neighbours in k in each register of a and b:
 //   a.x (row g, k 2t), a.y (row g + 8, k 2t), a.z (row g, k 2t + 8), a.w (row g + 8, k 2t + 8);
@@ -63,6 +69,13 @@ __device__ __forceinline__ unsigned pack_bf16(float low, float high) {
 //   c[0], c[1] (row g, columns 2t, 2t + 1), c[2], c[3] (row g + 8).
 __device__ __forceinline__ void mma_bf16(float (&d)[4], const uint4& a, unsigned b0, unsigned b1, const float (&c)[4]) {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%10, %11, %12, %13};"
+        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+        : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
+}
+// The same of FP16.
+__device__ __forceinline__ void mma_fp16(float (&d)[4], const uint4& a, unsigned b0, unsigned b1, const float (&c)[4]) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
         "{%10, %11, %12, %13};"
         : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
         : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));

@@ -21,6 +21,9 @@ struct View {
 // How the lines around an activation are made from its bounds (relaxation.cuh).
 enum class Rule : int { adaptive, parallel, mask };
 
+// How the deep kernel multiplies float numbers on tensor cores (deep_products.cuh).
+enum class Products : int { bf16x3, fp16 };
+
 // What the lines around a layer's activations come from: bounds [P, B, n], or, where upper is null, lines
 // [P, B, R, 4, n] in lower: lower slope, lower intercept, upper slope, upper intercept. Strides as of a View.
 struct Around {
@@ -64,6 +67,7 @@ struct Pass {
     int layers;
     int signs;                         // 1: lower bounds only; 2: upper bounds too
     Rule rule;                         // for lines from bounds
+    Products products;                 // of the deep kernel; others multiply in float
     View x_lower, x_upper;             // the box
     View C;                            // [B, S, n] as (row stride in .member, sample stride); null: identity rows
     View known_lower, known_upper;     // null: no row is pruned

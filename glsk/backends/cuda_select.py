@@ -18,7 +18,7 @@ preferred to the general CUDA kernel."""
 def variant_of(device: int, arguments: Any) -> str:
     """The kernel that serves a pass best in the precision that is asked for."""
     variant = str(_CUDA.select_pass(device, arguments))
-    if variant == "deep" and precision() in ACCURATE:  # its products are three of BF16
+    if variant == "deep" and precision() in ACCURATE:  # its products are coarser
         return "general"
     return variant
 

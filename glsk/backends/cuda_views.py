@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from glsk.precision import precision
+
 _CUDA: Any = importlib.import_module("glsk._CUDA")
 
 View = tuple[int, int, int]
@@ -16,6 +18,11 @@ Around = tuple[int, int, int, int, int, int]
 
 NULL: View = (0, 0, 0)
 NO_LINES: Around = (0, 0, 0, 0, 0, 0)
+
+
+def products() -> str:
+    """How the deep kernel multiplies in the precision that is asked for."""
+    return "fp16" if precision() == "fp16" else "bf16x3"
 
 
 def where(tensor: Tensor) -> tuple[int, int]:
@@ -111,6 +118,7 @@ def arguments_of(
         rows=rows,
         signs=signs,
         rule=rule,
+        products=products(),
         is_double=x_L.dtype == torch.float64,
         geometry=list(geometry),
         weights=[view.weights(weight) for weight in weights],

@@ -6,7 +6,7 @@ import torch
 
 from glsk import backends, tiling
 from glsk.backends import cuda_select
-from glsk.backends.cuda_views import _CUDA, NULL, Around, View
+from glsk.backends.cuda_views import _CUDA, NULL, Around, View, products
 from glsk.geometry import Geometry, encode
 from glsk.workspace import Widest, Workspace
 
@@ -78,6 +78,7 @@ def of_shape(layers: tuple[Geometry, ...], rows: int, spec: bool, dtype: torch.d
         rows=rows,
         signs=2,
         rule="adaptive",
+        products=products(),
         is_double=dtype == torch.float64,
         geometry=encode(layers),
         weights=[(16, 0)] * len(layers),

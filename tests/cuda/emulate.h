@@ -136,8 +136,14 @@ inline std::uint32_t to_bf16(float value) {
 }
 inline unsigned pack_bf16(float low, float high) { return to_bf16(high) << 16 | to_bf16(low); }
 
+float from_fp16(std::uint32_t bits);
+std::uint32_t to_fp16(double value);  // to the nearest, ties to even
+inline unsigned pack_fp16(float low, float high) { return to_fp16(high) << 16 | to_fp16(low); }
+
 // mma.sync.m16n8k16, with the layout of the operands in the registers of the warp's lanes that the PTX ISA states.
 void mma_bf16(float (&d)[4], const uint4& a, unsigned b0, unsigned b1, const float (&c)[4],
+              const char* file = __builtin_FILE(), int line = __builtin_LINE());
+void mma_fp16(float (&d)[4], const uint4& a, unsigned b0, unsigned b1, const float (&c)[4],
               const char* file = __builtin_FILE(), int line = __builtin_LINE());
 
 // A kernel and its arguments, to be called by every thread. The copies that are made then are the launch's, not a

@@ -39,6 +39,26 @@ const std::array<std::uint32_t, 6>* exchange(const std::array<std::uint32_t, SIZ
     return given.data();
 }
 
+template <class Number>
+void product(float (&d)[4], const uint4& a, unsigned b0, unsigned b1, const float (&c)[4], const Site& at,
+             Number number) {
+    const unsigned lane = running()->lane(), g = lane / 4, t = lane % 4;
+    const auto* given = exchange<6>({a.x, a.y, a.z, a.w, b0, b1}, at);
+    float result[4];
+    for (unsigned i = 0; i < 4; ++i) {
+        const unsigned row = i / 2, column = 2 * t + i % 2;
+        double sum = c[i];
+        for (unsigned k = 0; k < 16; ++k) {
+            const unsigned from = k % 8 / 2, half = 16 * (k % 2);
+            const std::uint32_t left = given[4 * g + from][2 * (k / 8) + row] >> half & 0xffff;
+            const std::uint32_t right = given[4 * column + from][4 + k / 8] >> half & 0xffff;
+            sum += double(number(left)) * number(right);
+        }
+        result[i] = static_cast<float>(sum);
+    }
+    std::copy(result, result + 4, d);
+}
+
 }  // namespace
 
 void named_barrier(unsigned id, unsigned threads, const char* file, int line) {
@@ -77,20 +97,10 @@ double __shfl_xor_sync(unsigned, double value, int lanes, const char* file, int 
 
 void glsk::cuda::mma_bf16(float (&d)[4], const uint4& a, unsigned b0, unsigned b1, const float (&c)[4], const char* file,
                           int line) {
-    const emulate::Site at = {file, line, __builtin_return_address(0)};
-    const unsigned lane = emulate::running()->lane(), g = lane / 4, t = lane % 4;
-    const auto* given = emulate::exchange<6>({a.x, a.y, a.z, a.w, b0, b1}, at);
-    float result[4];
-    for (unsigned i = 0; i < 4; ++i) {
-        const unsigned row = i / 2, column = 2 * t + i % 2;
-        double sum = c[i];
-        for (unsigned k = 0; k < 16; ++k) {
-            const unsigned from = k % 8 / 2, half = 16 * (k % 2);
-            const std::uint32_t left = given[4 * g + from][2 * (k / 8) + row] >> half & 0xffff;
-            const std::uint32_t right = given[4 * column + from][4 + k / 8] >> half & 0xffff;
-            sum += double(from_bf16(left)) * from_bf16(right);
-        }
-        result[i] = static_cast<float>(sum);
-    }
-    std::copy(result, result + 4, d);
+    emulate::product(d, a, b0, b1, c, {file, line, __builtin_return_address(0)}, from_bf16);
+}
+
+void glsk::cuda::mma_fp16(float (&d)[4], const uint4& a, unsigned b0, unsigned b1, const float (&c)[4], const char* file,
+                          int line) {
+    emulate::product(d, a, b0, b1, c, {file, line, __builtin_return_address(0)}, from_fp16);
 }

@@ -78,6 +78,7 @@ struct Options {
     bool known = false, lines = false;       // known bounds of the rows; lines that differ by the row
     bool sparse = false;                     // every third row has no gradient of its lower bound
     bool parameters = true, others = true;   // which gradients are wanted; that of the box always is
+    Products products = Products::bf16x3;
 };
 
 template <class T>
@@ -110,7 +111,7 @@ Pass pass_of(Memory& memory, const Chain& chain, const Options& options) {
     }
     const Layer& last = pass.layer[pass.layers - 1];
     pass.rows = options.rows > 0 ? options.rows : static_cast<int>(last.out_features());
-    pass.signs = options.signs, pass.rule = Rule::adaptive;
+    pass.signs = options.signs, pass.rule = Rule::adaptive, pass.products = options.products;
     for (int k = 0; k + 1 < pass.layers; ++k) {
         Around& around = pass.layer[k].around;
         const std::int64_t units = pass.layer[k].out_features();
@@ -241,11 +242,16 @@ std::vector<EmulatedCase> emulated_cases() {
     const Chain three = {1, 12, 11, {{3, 5, 2, 2}, {5, 4, 2, 1}}, 10}, two = {1, 12, 11, {{3, 5, 2, 2}, {5, 4, 2, 1}}, 0};
     const Chain any = {2, 6, 5, {{3, 3, 1, 1}, {5, 3, 2, 0}}, 0}, deeper = {1, 7, 6, {{2, 3, 1, 1}, {3, 2, 2, 0}}, 12};
     const Chain large = {1, 14, 14, {{16, 3, 1, 1}, {8, 3, 1, 1}}, 6};
+    const auto fp16 = [](Options options) { return options.products = Products::fp16, options; };
     return {
         forward("deep, one group", "deep", one_group, {1, 3}),
         forward("deep, three image channels", "deep", cifar, {2, 1, 0, 1}),
         forward("deep, several groups", "deep", groups, {1, 2, 7}),
         forward("deep, rows of a convolution", "deep", groups_one, {1, 2, 0, 2, true}),
+        forward("deep, FP16, one group", "deep", one_group, fp16({2, 2})),
+        forward("deep, FP16, three image channels", "deep", cifar, fp16({2, 1, 0, 1})),
+        forward("deep, FP16, several groups", "deep", groups, fp16({1, 2, 7})),
+        forward("deep, FP16, rows of a convolution", "deep", groups_one, fp16({1, 2, 0, 2, true})),
         forward("patch", "patch", two, {2, 2, 0, 2, true}),
         forward("patch, lower bounds", "patch", two, {1, 1, 0, 1}),
         forward("margins", "margins", three, {1, 2, 9}),

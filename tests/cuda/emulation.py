@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 KERNELS = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
 SOURCES = [*sorted((ROOT / "csrc" / "cuda").iterdir()), *sorted(HERE.glob("emulate*.*"))]
 FLAGS = ["-std=c++17", "-g1", "-fPIC", "-DGLSK_EMULATE", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]
-RUNTIME, RUNTIME_FLAGS = ("emulate.cpp", "emulate_warp.cpp"), ["-O2"]
+RUNTIME, RUNTIME_FLAGS = ("emulate.cpp", "emulate_warp.cpp", "emulate_fp16.cpp"), ["-O2"]
 
 SHARED_LIMIT = 227 << 10
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench.cost import sass
+from bench.cost.deep import BF16X3, FP16, Kind
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
@@ -144,18 +145,22 @@ def test_hot_loops(
 
 @pytest.mark.parametrize("arch", ARCHS)
 @pytest.mark.parametrize(
-    ("products", "share"),
+    ("kind", "products", "share"),
     [
         # A cell of two pixels of level 0: 2 rows above x 2 pixels x 2 halves x 2 cells x 3, and 2 x 4 operands x 3
-        (72, 0.22),
+        (BF16X3, 72, 0.22),
         # The same where the window has one row above
-        (48, 0.15),
+        (BF16X3, 48, 0.15),
+        (FP16, 24, 0.10),
+        (FP16, 16, 0.07),
     ],
 )
-def test_tensor_core_loops(objects: dict[str, tuple[Path, str]], arch: str, products: int, share: float) -> None:
-    """CNN5's hot loops: a product in less than five instructions, and no local or generic address."""
+def test_tensor_core_loops(
+    objects: dict[str, tuple[Path, str]], arch: str, kind: Kind, products: int, share: float
+) -> None:
+    """CNN5's hot loops: a product in few instructions, and no local or generic address."""
     code = disassembled(objects["pass_deep"][0], arch)
-    innermost = [loop for loop in sass.loops(code, "deep_kernelILi1ELb1") if loop["HMMA.16816.F32.BF16"] == products]
+    innermost = [loop for loop in sass.loops(code, kind.kernel(1)) if loop[kind.instruction] == products]
     best = max(innermost, key=lambda loop: products / loop.total())
     assert products / best.total() >= share, best
     assert best["LDS.128"] > 0, best

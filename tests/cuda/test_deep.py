@@ -250,8 +250,10 @@ def test_selection(
     assert ran == [chosen if isinstance(chosen, str) else chosen[limit]]
 
 
-@pytest.mark.parametrize(("chosen", "expected"), [("ieee", "general"), ("tf32x3", "general"), ("bf16x3", "deep")])
-def test_it_serves_where_products_of_bf16_are_allowed(
+@pytest.mark.parametrize(
+    ("chosen", "expected"), [("ieee", "general"), ("tf32x3", "general"), ("bf16x3", "deep"), ("fp16", "deep")]
+)
+def test_it_serves_where_coarser_products_are_allowed(
     launcher: ModuleType, monkeypatch: pytest.MonkeyPatch, chosen: str, expected: str
 ) -> None:
     ran: list[str] = []
@@ -264,19 +266,26 @@ def test_it_serves_where_products_of_bf16_are_allowed(
 def test_its_workspace_is_counted(launcher: ModuleType, device: Emulation) -> None:
     device.set(shared_limit=227 << 10)
     layers = tuple(chain(*CNN5, 512))
-    for chosen in ("bf16x3", "tf32x3"):
+    for chosen in ("bf16x3", "fp16", "tf32x3"):
         with using_precision(chosen):
             counted = backends.pass_workspace("cuda", layers, None, torch.device("cpu"), torch.float32)
             counting = importlib.import_module("glsk.backends.cuda_workspace")
             wanted = launcher._CUDA.deep_workspace(0, counting.of_shape(layers, 512, False, torch.float32, 1 << 30))
             assert wanted > 0
-            assert (counted.scratch(1) == wanted) == (chosen == "bf16x3")
+            assert (counted.scratch(1) == wanted) == (chosen != "tf32x3")
 
 
+@pytest.mark.parametrize(("precision", "parts"), [("bf16x3", 3), ("fp16", 1)])
 @pytest.mark.parametrize("limit", [163, 227])
 @pytest.mark.parametrize("outputs", [10, None])
 def test_the_cost_model_knows_the_layout(
-    launcher: ModuleType, device: Emulation, monkeypatch: pytest.MonkeyPatch, outputs: int | None, limit: int
+    launcher: ModuleType,
+    device: Emulation,
+    monkeypatch: pytest.MonkeyPatch,
+    outputs: int | None,
+    limit: int,
+    precision: str,
+    parts: int,
 ) -> None:
     """The kernel asks for the memory it says, given as much shared memory as it says and not a byte less."""
     made: list[int] = []
@@ -289,10 +298,11 @@ def test_the_cost_model_knows_the_layout(
     monkeypatch.setattr(launcher.cuda, "empty", recorded)
     layers = chain(CNN5[0], CNN5[1] if outputs else [*CNN5[1][:2], (1, 4, 2, 1)], outputs)
     given_ = problem(layers, members=1, samples=1)
-    where = layout(layers, limit=limit << 10)
+    where = layout(layers, parts, limit << 10)
     for change in (0, -1):
         device.set(shared_limit=where.shared + change, multiprocessors=1)
-        deep(given_, launcher)
+        with using_precision(precision):
+            deep(given_, launcher)
     assert made[0] == where.tables + where.warps * where.spill
     if where.spilled:
         assert made[1] != made[0]

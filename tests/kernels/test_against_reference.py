@@ -175,10 +175,17 @@ def test_other_precisions(precision: str) -> None:
     assert_bounds_close(found, reference("linear layers", "CROWN-IBP"), 2e-2 if precision == "tf32" else TOLERANCE)
 
 
+def test_fp16_products_are_of_bf16_here() -> None:
+    from glsk.kernels import launch
+
+    with launch.using_precision("fp16"):
+        assert launch.precision() == "bf16x3"
+
+
 def test_an_unknown_precision_is_refused() -> None:
     from glsk.kernels import launch
 
-    with pytest.raises(ValueError, match="precision: unknown 'fp8'; known: tf32x3, bf16x3, tf32, ieee"):
+    with pytest.raises(ValueError, match="precision: unknown 'fp8'; known: tf32x3, bf16x3, fp16, tf32, ieee"):
         launch.set_precision("fp8")
     assert launch.precision() == "tf32x3"
 
