@@ -12,8 +12,12 @@ namespace emulate {
 namespace {
 
 void* host = nullptr;
-char ended;  // what the threads of a launch release, and the host acquires after it
+char begun, ended;  // what the host releases and a block's threads acquire; what those release and it acquires, at last
 int reports = 0;
+
+// Fibers are dear: a launch uses those of launches before it, but none twice, since nothing orders its blocks.
+constexpr std::size_t MOST_KEPT = 1024;
+std::vector<void*> rested, used;
 
 void become(void* fiber) { __tsan_switch_to_fiber(fiber, __tsan_switch_to_fiber_no_sync); }
 
@@ -29,15 +33,26 @@ namespace observer {
 
 void watch(bool) {}
 void launch(unsigned) { host = __tsan_get_current_fiber(), reports = 0; }
-void finish() {
+void abandon() {
     __tsan_acquire(&ended);
+    rested.insert(rested.end(), used.begin(), used.end());
+    used.clear();
+}
+void finish() {
+    abandon();
     if (reports > 0) throw std::logic_error("ThreadSanitizer: " + std::to_string(reports) + " reports");
 }
-void abandon() { __tsan_acquire(&ended); }
 
 void begin(Block& block) {
+    __tsan_release(&begun);
     for (Fiber& fiber : block.fibers) {
-        fiber.handle = __tsan_create_fiber(0);
+        if (rested.empty()) {
+            fiber.handle = __tsan_create_fiber(0);
+        } else {
+            fiber.handle = rested.back();
+            rested.pop_back();
+            become(fiber.handle), __tsan_acquire(&begun), become(host);
+        }
         const std::string name = "thread " + std::to_string(fiber.thread) + " of block " + std::to_string(block.index);
         __tsan_set_fiber_name(fiber.handle, name.c_str());
     }
@@ -48,7 +63,11 @@ void end(Block& block) {
         become(fiber.handle);
         __tsan_release(&ended);
         become(host);
-        __tsan_destroy_fiber(fiber.handle);
+        if (rested.size() + used.size() < MOST_KEPT) {
+            used.push_back(fiber.handle);
+        } else {
+            __tsan_destroy_fiber(fiber.handle);
+        }
     }
     renew(block.shared_pages), renew(block.stack_pages);
 }

@@ -42,12 +42,13 @@ def missing(variant: Variant) -> str | None:
     with tempfile.TemporaryDirectory() as folder:
         source, made = Path(folder) / "empty.cpp", Path(folder) / "empty"
         source.write_text("int main() { return 0; }\n")
+        flags = " ".join(variant.link)
         command = ["g++", *variant.link, str(source), "-o", str(made)]
         compiled = subprocess.run(command, text=True, capture_output=True)
         if compiled.returncode != 0:
-            return f"g++ has no {RUNTIMES[variant]}: {compiled.stderr.strip()}"
+            return f"g++ cannot link {flags}: {compiled.stderr.strip()}"
         if (ran := run(made)).returncode != 0:
-            return f"{RUNTIMES[variant]} does not run here: {ran.stdout.strip()}"
+            return f"what g++ makes with {flags} does not run here: {ran.stdout.strip()}"
     return None
 
 

@@ -5,6 +5,7 @@ A share of it; all of it where GLSK_SANITIZE is 1 (make sanitize).
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,13 @@ def test_nothing_is_reported(variant: Variant, order: tuple[str, str]) -> None:
     done = sanitizers.run(emulation.program(variant, few=not ALL), "--order", order[0], "--seed", order[1], *CASES)
     assert done.returncode == 0, done.stdout
     assert re.fullmatch(r"(.+ \| [0-9a-f]{16}\n)+", done.stdout), done.stdout
+
+
+def test_a_runtime_that_is_not_there_is_named() -> None:
+    """Where g++ comes without it, as flags that it does not know do."""
+    reason = sanitizers.missing(replace(THREADS, link=("-fsanitize=nothing",)))
+    assert reason is not None
+    assert "g++" in reason
 
 
 def place(file: str, barrier: str) -> str:
