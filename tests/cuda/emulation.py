@@ -46,9 +46,6 @@ class Variant:
 
 RACES = Variant("races", ("-O1", *WATCHED), (), ("emulate_races.cpp", "emulate_regions.cpp", "emulate_hooks.cpp"))
 
-FEW = ("elementwise.cu", "loss.cu", "pass_deep.cu", "pass_margins.cu", "select.cu")
-"""The kernels that emulated_few.cpp does not stand for."""
-
 PARTS = ("views", "select", "workspace", "forward", "backward")
 """Of the ``cuda`` backend, which hold on to the extension."""
 
@@ -85,15 +82,17 @@ def build() -> Path:
     return built(RACES, "_CUDA.so", [ROOT / "csrc" / "cuda" / "bindings.cpp"], ["-shared"])
 
 
-def program(variant: Variant = RACES, sources: Iterable[Path] = KERNELS, few: bool = False) -> Path:
+def program(variant: Variant = RACES, sources: Iterable[Path] = KERNELS, only: Iterable[str] = ()) -> Path:
     """The small calls of emulated_cases.cpp as a program (emulated_main.cpp), of these kernels.
 
-    Of ``FEW`` alone, with ``few``: it can make no other calls, and is compiled in half the time.
+    With ``only`` some of their names it can make no calls of others, and is compiled in less time.
     """
     more = [HERE / "emulated_cases.cpp", HERE / "emulated_main.cpp"]
-    if not few:
+    if not only:
         return built(variant, "cases", more, [], sources)
-    return built(variant, "few", [*more, HERE / "emulated_few.cpp"], [], [s for s in sources if s.name in FEW])
+    few = [source for source in sources if source.name in only]
+    name = "-".join(["cases", *(source.stem for source in few)])
+    return built(variant, name, [*more, HERE / "emulated_few.cpp"], [], few)
 
 
 def built(variant: Variant, name: str, more: list[Path], link: list[str], kernels: Iterable[Path] = KERNELS) -> Path:
