@@ -161,7 +161,7 @@ void add(py::module_& m, const std::string& suffix) {
   });
   m.def(name("branch_pass").c_str(),
         [](const std::vector<LayerGiven>& given, int64_t subproblems, int rows, int64_t units, int64_t width,
-           const std::array<Address, 12>& in, int iterations, double rate_alpha, double rate_beta, double decay,
+           const std::array<Address, 13>& in, int iterations, double rate_alpha, double rate_beta, double decay,
            const std::array<Address, 4>& out, int threads) {
           const std::vector<glsk::Layer<T>> layers = layers_of<T>(given);
           if (layers.empty()) throw py::value_error("layers: expected one");
@@ -169,8 +169,8 @@ void add(py::module_& m, const std::string& suffix) {
               glsk::BranchArgs<T>{int(layers.size()), layers.data(), subproblems, rows, units, width,
                                   at<T>(in[0]), at<T>(in[1]), at<T>(in[2]), at<T>(in[3]), at<int64_t>(in[4]),
                                   at<int8_t>(in[5]), at<T>(in[6]), at<T>(in[7]), at<T>(in[8]), at<int64_t>(in[9]),
-                                  at<int32_t>(in[10]), at<int64_t>(in[11]), iterations, T(rate_alpha), T(rate_beta), T(decay),
-                                  at<T>(out[0]), at<T>(out[1]), at<T>(out[2]), at<T>(out[3]), threads});
+                                  at<int32_t>(in[10]), at<int64_t>(in[11]), at<T>(in[12]), iterations, T(rate_alpha), T(rate_beta),
+                                  T(decay), at<T>(out[0]), at<T>(out[1]), at<T>(out[2]), at<T>(out[3]), threads});
         });
   m.def(name("chain_bounds").c_str(), [](const ChainGiven& g) { run(glsk::kernels().of<T>().chain, Chain<T>(g).args); });
   m.def(name("chain_bounds_backward").c_str(),

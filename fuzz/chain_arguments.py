@@ -137,6 +137,7 @@ def _branch_pass(draw: st.DrawFn, chain: list[Geometry], numbers: _Numbers, P: i
         "C": numbers.normal(B, rows, chain[-1].out_features),
         "start": numbers.normal(B, rows, units) if draw(st.booleans()) else None,
         "threshold": None,
+        **dict.fromkeys(("parent", "extra", "columns", "planes")),
         "geometry": geometry,
         "leaks": leaks,
         "iterations": draw(st.integers(1, 2)),

@@ -64,6 +64,7 @@ struct Step {
   int before_words;
   const T* lines;         // of the inputs: [h * w][cin][4][lanes] slope_pos, slope_neg, const_pos, const_neg
   const T* ends;          // first layer: [cin * h * w][2][lanes] lower and upper end
+  const T* beside;        // OWN: [cin * h * w][V][lanes] coefficients that the box's inputs have already, or null
   const Mask<T>* sample;  // MIXED: [V] which sample of the tile each lane bounds a row of
   // KEPT:
   int64_t raw;          // how far from where a coefficient goes it also goes before its activation
@@ -124,9 +125,10 @@ GLSK_INLINE void meet_box(const Step<T>& s, int64_t input, const Vec<T> (&a)[V],
 #pragma GCC unroll 4
   for (int v = 0; v < V; ++v) {
     if constexpr (S & OWN) {
-      const Vec<T> end = of_sign<T>(a[v], ends + 2 * L * v);
+      const Vec<T> all = s.beside ? a[v] + load<T>(s.beside + (input * V + v) * L) : a[v];
+      const Vec<T> end = of_sign<T>(all, ends + 2 * L * v);
       store<T>(s.corner + (input * V + v) * L, end);
-      sum[v] += a[v] * end;
+      sum[v] += all * end;
       continue;
     }
     const Vec<T> end = pick<T, S>(a[v], ends, s.sample, v);

@@ -119,6 +119,12 @@ class BranchWorker {
   }
 };
 
+template <class T>
+int64_t image_of(const BranchArgs<T>& a, int64_t problem) {
+  const int64_t subproblem = problem / a.rows;
+  return a.index ? a.index[subproblem] : subproblem;
+}
+
 template <class T, int V>
 bool run_branch_tiles(const BranchArgs<T>& a) {
   constexpr int64_t VL = V * LANES<T>;
@@ -127,8 +133,11 @@ bool run_branch_tiles(const BranchArgs<T>& a) {
   if (!crew.ready) return false;
   parallel_ranges(crew.threads, tiles, [&](int thread, int64_t begin, int64_t end) {
     for (int64_t tile = begin; tile < end; ++tile) {
-      const int64_t q0 = tile * VL, left = problems - q0;
-      crew[thread].run(q0, int(left < VL ? left : VL));
+      const int64_t q0 = tile * VL, left = problems - q0, stop = q0 + (left < VL ? left : VL);
+      for (int64_t q = q0, next; q < stop; q = next) {  // planes are of one image
+        for (next = a.planes ? q + 1 : stop; next < stop && image_of(a, next) == image_of(a, q);) ++next;
+        crew[thread].run(q, int(next - q));
+      }
     }
   });
   return true;

@@ -9,6 +9,7 @@ namespace GLSK_ISA {
 // Of a unit that has a dual in some lane: bit s of each says what the unit is in lane s. Neither: it is stable there.
 struct Roles {
   uint32_t free, active, inactive;  // unstable; split
+  uint32_t above;                   // free, and there is a plane above the unit
 };
 
 // What is kept of such a unit, [V][LANES] each: its coefficient before the activation, its dual, the upper line, Adam's
@@ -108,8 +109,8 @@ Kind kind_of(const T* low, const T* up, const Roles* splits, bool leaky) {
 
 // Who has a dual, its first value (CROWN's, unless `start` [V][LANES] is given), and the lines. Bounds, `pitch` apart.
 template <class T, int V>
-GLSK_INLINE void make_record(const T* low, const T* up, int pitch, const Roles* splits, const T* start, T leak, T* record,
-                             Roles* roles) {
+GLSK_INLINE void make_record(const T* low, const T* up, int pitch, const Roles* splits, const T* start, T leak,
+                             bool plane, T* record, Roles* roles) {
   constexpr int L = LANES<T>, VL = V * L;
   const Vec<T> zero = {}, one = broadcast<T>(1), least = broadcast<T>(leak);
   Lines<T> lines;
@@ -119,6 +120,7 @@ GLSK_INLINE void make_record(const T* low, const T* up, int pitch, const Roles* 
     const Mask<T> active = lanes_of<T>(role.active), inactive = lanes_of<T>(role.inactive), split = active | inactive;
     const Mask<T> unstable = (l < 0) & (u > 0) & ~split, good = finite_width<T>(l, u);
     role.free = bits_of<T>(unstable);
+    role.above = plane ? role.free : 0;
     if (!v || pitch) lines = relax<T>(l, u, leak, ADAPTIVE);  // NaN where bounds are not finite
     Vec<T> slope = (active & good) ? one : lines.slope_neg;
     slope = (inactive & good) ? least : slope;

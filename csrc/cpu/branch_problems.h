@@ -103,6 +103,15 @@ class BranchProblems {
     }
   }
 
+  // The plane above a unit of layer 0, its constant last. Tiles with planes are of one image.
+  const T* plane_of(const Geometry& g, int64_t unit) const {
+    return a.planes + (image[0] * g.outputs() + unit) * (g.taps() + 1);
+  }
+  bool has_plane(const Geometry& g, int64_t unit) const {
+    const T constant = plane_of(g, unit)[g.taps()], most = T(__builtin_inf());
+    return (constant < most) & (constant > -most);
+  }
+
   const T* start_of(int s) const { return a.start + (parent[s] * a.rows + problem[s] % a.rows) * a.width; }
   int8_t split_of(int s, int64_t column) const { return a.splits ? a.splits[parent[s] * a.width + column] : int8_t(0); }
 

@@ -34,7 +34,7 @@ class BranchTile : public BranchProblems<T, V> {
     }
     const Geometry& g0 = a.layers[0].g;
     const int64_t inputs = g0.inputs();
-    reals += duals * FIELDS * VL + (3 * widest + 1) * VL + 3 * inputs * VL;
+    reals += duals * FIELDS * VL + (3 * widest + 1) * VL + (a.planes ? 4 : 3) * inputs * VL;
     numbers = allocate<int>(ints);
     values = allocate<T>(reals);
     roles = allocate<Roles>(duals * V);
@@ -78,6 +78,7 @@ class BranchTile : public BranchProblems<T, V> {
     started = take(x, (widest + 1) * VL);
     ends = take(x, 2 * inputs * VL);
     corner = take(x, inputs * VL);
+    beside = a.planes ? take(x, inputs * VL) : nullptr;
     for (int j = 0; j < a.depth; ++j) {
       layers[j].weight = take(x, a.layers[j].g.taps() * a.layers[j].g.cout);
       pack_by_input<T>(layers[j].g, a.layers[j].weight, layers[j].g.cin, layers[j].weight);
@@ -101,6 +102,7 @@ class BranchTile : public BranchProblems<T, V> {
   BranchLayer<T>* layers = nullptr;
   Window input;
   T *ends, *corner;   // [inputs][V][2][LANES]; [inputs][V][LANES]
+  T* beside;          // as corner: what planes make of the rows; null without planes
   uint64_t* alive = nullptr;  // of layer 0, as Step has it
   T* low;             // [widest][V][LANES], room for what is loaded or stored
 
@@ -196,13 +198,14 @@ class BranchTile : public BranchProblems<T, V> {
       const int64_t slot = at.of(unit), packed = image[0] * a.units + layer.first + unit;
       const Roles* splits = marks + slot * V;
       const T *start = a.start ? started + slot * VL : nullptr, leak = 1 - layer.rest;
+      const bool plane = !j && a.planes && Problems::has_plane(layer.g, unit);
       if (alike) {
         T l[L], u[L];
         store<T>(l, broadcast<T>(a.lower[packed]));
         store<T>(u, broadcast<T>(a.upper[packed]));
-        make_record<T, V>(l, u, 0, splits, start, leak, record, of);
+        make_record<T, V>(l, u, 0, splits, start, leak, plane, record, of);
       } else {
-        make_record<T, V>(low + unit * VL, up + unit * VL, L, splits, start, leak, record, of);
+        make_record<T, V>(low + unit * VL, up + unit * VL, L, splits, start, leak, plane, record, of);
       }
     });
   }

@@ -33,8 +33,14 @@ GLSK_INLINE void descend(T rest, const T* in, T bias, T* record, const Roles* ro
     for (int v = 0; v < V; ++v, record += L) {
       const Vec<T> a = load<T>(in + v * L), q = load<T>(record + DUAL * VL), s = load<T>(record + SLOPE * VL);
       const Vec<T> negative = a < 0 ? a : zero;
-      Vec<T> through = a * (a < 0 ? s : lower_slope<T>(rest, roles[v], q, s));
-      sum[v] += negative * load<T>(record + INTERCEPT * VL);
+      Vec<T> above = s, intercept = load<T>(record + INTERCEPT * VL);
+      if (roles[v].above) {
+        const Vec<T> part = lanes_of<T>(roles[v].above) ? q : broadcast<T>(1);
+        above *= part;
+        intercept *= part;
+      }
+      Vec<T> through = a * (a < 0 ? above : lower_slope<T>(rest, roles[v], q, s));
+      sum[v] += negative * intercept;
       if (roles[v].active | roles[v].inactive) {
         through -= lanes_of<T>(roles[v].active) ? q : zero;
         through += lanes_of<T>(roles[v].inactive) ? q : zero;
@@ -45,10 +51,10 @@ GLSK_INLINE void descend(T rest, const T* in, T bias, T* record, const Roles* ro
     }
   }
 
-  // A unit's value from that of its input, and its duals' step.
+  // A unit's value from that of its input, and its duals' step. plane: the value of that above it, if there is one.
   template <class T, int V>
-GLSK_INLINE void ascend(T rest, const T* in, T bias, T* record, const Roles* roles, const AdamStep<T>& step,
-                                 const Mask<T> (&better)[V], T* out) {
+GLSK_INLINE void ascend(T rest, const T* in, T bias, const T* plane, T* record, const Roles* roles,
+                        const AdamStep<T>& step, const Mask<T> (&better)[V], T* out) {
     constexpr int L = LANES<T>, VL = V * L;
   const Vec<T> zero = {}, one = broadcast<T>(1);
 #pragma GCC unroll 2
@@ -56,9 +62,15 @@ GLSK_INLINE void ascend(T rest, const T* in, T bias, T* record, const Roles* rol
       const Vec<T> a = load<T>(record + COEFFICIENT * VL), q = load<T>(record + DUAL * VL);
       const Vec<T> s = load<T>(record + SLOPE * VL), y = load<T>(in + v * L) + bias;
       const Mask<T> free = lanes_of<T>(roles[v].free);
-      const Vec<T> above = y * lower_slope<T>(rest, roles[v], q, s), below = y * s + load<T>(record + INTERCEPT * VL);
-      store<T>(out + v * L, a < 0 ? below : above);
+      Vec<T> least = y * lower_slope<T>(rest, roles[v], q, s), most = y * s + load<T>(record + INTERCEPT * VL);
       Vec<T> by = (free & (a > 0)) ? a * y * rest : zero, rate = broadcast<T>(step.alpha);
+      if (roles[v].above) {
+        const Mask<T> some = lanes_of<T>(roles[v].above);
+        const Vec<T> p = load<T>(plane + v * L);
+        by = (some & (a < 0)) ? a * (most - p) : by;
+        most = some ? q * most + (1 - q) * p : most;
+      }
+      store<T>(out + v * L, a < 0 ? most : least);
       const bool split = roles[v].active | roles[v].inactive;
       if (split) {
         const Mask<T> active = lanes_of<T>(roles[v].active), inactive = lanes_of<T>(roles[v].inactive);

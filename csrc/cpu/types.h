@@ -180,6 +180,7 @@ struct BranchArgs {
   const int64_t* parent;   // [subproblems] whose row of splits and start each has, or null: its own
   const int32_t* extra;    // [subproblems] a column more that is split, plus 1 (active) or minus that, from 0; or null
   const int64_t* columns;  // [images, width] the columns' units, ascending, `units` past the last; null: all units
+  const T* planes;         // [images, outputs of layer 0, taps + 1] affine upper bounds of activations, or null
   int iterations;
   T rate_alpha, rate_beta, decay;
   T* bounds;               // [subproblems, rows]

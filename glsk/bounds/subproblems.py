@@ -58,6 +58,8 @@ class Roots:
         lower, upper: sound bounds of the hidden units, [I, U].
         columns: units [I, W] that the tensors of subproblems have columns for, as :meth:`compact` makes them; None: U
             columns, those of all units.
+        planes: upper bounds of the first layer's activations that are affine in its inputs, beside their upper lines,
+            as ``glsk.ops.branch_pass`` takes them; whoever gives them vouches for them.
         backend: of the op.
         memory_limit: bytes of scratch memory, beside inputs and outputs, that a call may use. The CPU's kernel needs
             about 1 KB a hidden unit and thread, however many subproblems there are: it runs on as many threads as there
@@ -71,6 +73,7 @@ class Roots:
     lower: Tensor = field(repr=False)
     upper: Tensor = field(repr=False)
     columns: Tensor | None = field(default=None, repr=False)
+    planes: Tensor | None = field(default=None, repr=False)
     backend: str = "auto"
     memory_limit: int = 1 << 30
 
@@ -115,7 +118,7 @@ class Roots:
             raise ValueError(f"params: expected one member, got {weights.size}")
         lower, upper = (_packed(chain, hidden, end, low).detach() for end in (0, 1))
         backend = backends.resolve(backend, low.device, low.dtype)
-        return cls(chain, weights, low, up, lower, upper, None, backend, memory_limit)
+        return cls(chain, weights, low, up, lower, upper, None, None, backend, memory_limit)
 
     @property
     def units(self) -> dict[str, slice]:
@@ -150,6 +153,12 @@ class Roots:
             width = int(has.sum(dim=1).max()) if len(has) else 0
             columns = torch.where(has, number, has.shape[1]).sort(dim=1).values[:, :width].contiguous()
         return replace(self, columns=columns)
+
+    def take(self, images: Tensor) -> "Roots":
+        """Roots of some of the images, [N], each as often as it is named."""
+        columns, planes = (None if t is None else t[images] for t in (self.columns, self.planes))
+        x_L, x_U, lower, upper = (t[images] for t in (self.x_L, self.x_U, self.lower, self.upper))
+        return replace(self, x_L=x_L, x_U=x_U, lower=lower, upper=upper, columns=columns, planes=planes)
 
     def at_columns(self, values: Tensor) -> Tensor:
         """Of values [I or 1, U] of units those that have a column: [I or 1, W], 0 past the last."""
@@ -207,7 +216,7 @@ class Roots:
             found = [
                 ops.branch_pass(
                     self.x_L, self.x_U, list(self.weights.weights), list(self.weights.biases), self.lower, self.upper,
-                    *part, self.columns, encode(self.chain.geometry), list(self.chain.leaks),
+                    *part, self.columns, self.planes, encode(self.chain.geometry), list(self.chain.leaks),
                     iterations, lr_alpha, lr_beta, decay, duals, coefficients, corner, backend=backend,
                 )
                 for part in parts

@@ -131,6 +131,7 @@ def branch_pass(
     parent: Tensor | None,
     extra: Tensor | None,
     columns: Tensor | None,
+    planes: Tensor | None,
     geometry: list[int],
     leaks: list[float],
     iterations: int,
@@ -146,7 +147,7 @@ def branch_pass(
     bounds, *others = empty_outputs(x_L, lower, C, columns, duals, coefficients, corner)
     limit, scratch = workspace.granted(), branch_scratch(decode(geometry), x_L.dtype)
     given = Given()
-    inputs = x_L, x_U, lower, upper, index, splits, C, start, threshold, parent, extra, columns
+    inputs = x_L, x_U, lower, upper, index, splits, C, start, threshold, parent, extra, columns, planes
     kernel("branch_pass", x_L)(
         given.layers(decode(geometry), weights, biases, leaks),
         C.shape[0],

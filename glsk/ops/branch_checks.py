@@ -24,6 +24,7 @@ def branch_pass(
     parent: Tensor | None,
     extra: Tensor | None,
     columns: Tensor | None,
+    planes: Tensor | None,
     geometry: list[int],
     leaks: list[float],
     iterations: int,
@@ -63,6 +64,10 @@ def branch_pass(
         raise ValueError(f"{op}: C: expected at least one row, got {list(C.shape)}")
     tensors.optional("start", start, rows, C.shape[1], units)
     tensors.optional("threshold", threshold, samples, C.shape[1])
+    if planes is not None:
+        if len(layers) < 2 or not layers[0].relu:
+            raise ValueError(f"{op}: planes: no activation follows the first layer")
+        tensors.one("planes", planes, x_L.shape[0], layers[0].out_features, math.prod(layers[0].weight_shape[1:]) + 1)
     if iterations < 1:
         raise ValueError(f"{op}: iterations: expected at least 1, got {iterations}")
     for name, rate in (("lr_alpha", lr_alpha), ("lr_beta", lr_beta), ("decay", decay)):

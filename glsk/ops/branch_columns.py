@@ -1,6 +1,7 @@
 """Which units the tensors of ``glsk.ops.branch_pass``'s subproblems have columns for, and whose rows they have."""
 
 from dataclasses import dataclass
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -76,6 +77,12 @@ class Columns:
     def width(self) -> int:
         return self.units if self.unit is None else self.unit.shape[1]
 
+    @overload
+    def unpacked(self, values: Tensor) -> Tensor: ...
+    @overload
+    def unpacked(self, values: None) -> None: ...
+    @overload
+    def unpacked(self, values: Tensor | None) -> Tensor | None: ...
     def unpacked(self, values: Tensor | None) -> Tensor | None:
         """[B, ..., W] to [B, ..., U], zeros where there is no column."""
         if self.unit is None or values is None:

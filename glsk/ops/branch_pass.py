@@ -17,6 +17,7 @@ from glsk import lines as lines_of
 from glsk.geometry import Geometry, decode
 from glsk.ops import affine, branch_checks
 from glsk.ops.branch_columns import Columns, children, parents, require_in_range
+from glsk.ops.branch_planes import Planes
 from glsk.ops.crown_pass import concretise, through
 from glsk.ops.registry import Op
 
@@ -39,6 +40,7 @@ def branch_pass_reference(
     parent: Tensor | None,
     extra: Tensor | None,
     columns: Tensor | None,
+    planes: Tensor | None,
     geometry: list[int],
     leaks: list[float],
     iterations: int,
@@ -69,6 +71,10 @@ def branch_pass_reference(
             ``start`` is 0 there.
         columns: int64 [I, W], of each image the units of which ``splits``, ``start``, ``duals`` and ``coefficients``
             have a column, ascending, and U past the last; others are free, and ``start`` is 0 there. None: all units.
+        planes: of every unit of layer 0 a second upper bound of its activation, affine in the layer's inputs: [I, units
+            of layer 0, Cin kh kw + 1], the weights of what the unit reads, as its own are laid out (0 where that is
+            padding), and a constant; not finite: it has none. A free unit of a coefficient < 0 is bounded by dual times
+            its upper line and 1 - dual times its plane.
         geometry, leaks: of layers 0..K, as ``glsk.ops.crown_pass``.
         iterations: how often the bounds are computed; 1 is the plain pass.
         lr_alpha, lr_beta: Adam's steps, times ``decay`` after every iteration.
@@ -78,7 +84,8 @@ def branch_pass_reference(
         lower: [B, S]; of every row the best bound met, so never looser than the first. NaN where an infinite bound of a
             hidden unit is read. The others are of the iterate with that bound:
         duals: [B, S, U]: of a split unit its multiplier beta >= 0; of a free unit with lower < 0 < upper the slope
-            alpha in [0, 1] of its ReLU (a leak k makes it k + (1 - k) alpha); else 0.
+            alpha in [0, 1] of its ReLU (a leak k makes it k + (1 - k) alpha), or with a plane, where its coefficient is
+            negative, its upper line's share; else 0.
         coefficients: [B, S, U], of the row on the outputs of those free units (before it meets their lines); else 0.
         corner: [B, S, n], where in the box the row's linear function is least.
     """
@@ -87,7 +94,8 @@ def branch_pass_reference(
     where = Columns.of(columns, image, lower.shape[1])
     splits, start = map(where.unpacked, children(splits, start, parent, extra, where.width))
     units = Units.packed(lower[image], upper[image], splits, decode(geometry), leaks)
-    network = Network(weights, biases, decode(geometry), x_L[image][None], x_U[image][None])
+    above = None if planes is None else Planes.of(planes[image], units.free[:, : planes.shape[1]], decode(geometry)[0])
+    network = Network(weights, biases, decode(geometry), x_L[image][None], x_U[image][None], above)
     chosen = units.first() if start is None else units.projected(start)
     chosen = chosen.expand(C.shape[0], C.shape[1], -1)
     mean, square = torch.zeros_like(chosen), torch.zeros_like(chosen)
@@ -180,41 +188,49 @@ class Found:
 
     bounds: Tensor
     coefficients: Tensor
+    duals: Tensor
     lines: Tensor
     input: Tensor
 
 
 @dataclass(frozen=True)
 class Network:
-    """Layers 0..K and the boxes of the subproblems, [1, B, n]."""
+    """Layers 0..K, the boxes of the subproblems, [1, B, n], and planes above the units of layer 0."""
 
     weights: list[Tensor]
     biases: list[Tensor]
     layers: list[Geometry]
     x_L: Tensor
     x_U: Tensor
+    planes: Planes | None = None
 
     def evaluate(self, units: Units, C: Tensor, duals: Tensor) -> Found:
         """Down the layers."""
         lines, added = units.lines(duals), units.multipliers(duals)
-        lines_by_layer, added_by_layer = lines.split(units.sizes, dim=-1), added.split(units.sizes, dim=-1)
+        lines_by_layer, added_by_layer = list(lines.split(units.sizes, dim=-1)), added.split(units.sizes, dim=-1)
         rows, constant, seen = C[None], C.new_zeros(()), []
         for k in reversed(range(len(self.layers))):
             layer = self.layers[k]
             if k + 1 < len(self.layers):
                 seen.append(rows[0] if layer.relu else torch.zeros_like(rows[0]))
                 if layer.relu:
+                    if k == 0 and self.planes is not None:
+                        lines_by_layer[0] = self.planes.shared(lines_by_layer[0], duals[..., : units.sizes[0]])
                     rows, gain = through(rows, lines_by_layer[k][None])
                     rows, constant = rows + added_by_layer[k], constant + gain
             constant = constant + (rows @ affine.per_unit(self.biases[k], layer)[:, None, :, None]).squeeze(-1)
             rows = affine.transposed(rows, self.weights[k], layer)
+            if k == 0 and self.planes is not None:
+                more, gain = self.planes.spread(seen[-1], duals[..., : units.sizes[0]])
+                rows, constant = rows + more, constant + gain
         bounds = concretise(rows, constant, self.x_L, self.x_U)[0]
         coefficients = torch.cat(seen[::-1], dim=-1) if seen else bounds.new_empty(*bounds.shape, 0)
-        return Found(bounds, coefficients, lines, rows[0])
+        return Found(bounds, coefficients, duals, lines, rows[0])
 
     def gradient(self, units: Units, found: Found) -> Tensor:
         """By the duals, [B, S, U]: up the layers from the corner of the box that each row picks."""
-        values = torch.where(found.input >= 0, self.x_L[0, :, None], self.x_U[0, :, None])[None]
+        corner = torch.where(found.input >= 0, self.x_L[0, :, None], self.x_U[0, :, None])
+        values = corner[None]
         by: list[Tensor] = []
         coefficients, lines = (t.split(units.sizes, dim=-1) for t in (found.coefficients, found.lines))
         splits, leaks = (t.split(units.sizes, dim=-1) for t in (units.split, units.leaks))
@@ -227,8 +243,12 @@ class Network:
             by.append(torch.where(split != 0, -split * y, by_slope))
             if layer.relu:
                 lower_slope, lower_intercept, upper_slope, upper_intercept = lines[k].unbind(-2)
-                values = torch.where(below, lower_slope, upper_slope) * values
-                values = values + torch.where(below, lower_intercept, upper_intercept)
+                most = upper_slope * values + upper_intercept
+                if k == 0 and self.planes is not None:
+                    duals = found.duals[..., : units.sizes[0]]
+                    mixed, slopes = self.planes.mixed(most[0], corner, coefficients[0], duals)
+                    most, by[0] = mixed[None], by[0] + slopes
+                values = torch.where(below, lower_slope * values + lower_intercept, most)
         return torch.cat(by, dim=-1) if by else found.coefficients
 
 
@@ -247,6 +267,7 @@ def _fake(
     parent: Tensor | None,
     extra: Tensor | None,
     columns: Tensor | None,
+    planes: Tensor | None,
     geometry: list[int],
     leaks: list[float],
     iterations: int,
@@ -277,8 +298,8 @@ branch_pass = Op(
     "branch_pass",
     "(Tensor x_L, Tensor x_U, Tensor[] weights, Tensor[] biases, Tensor lower, Tensor upper, Tensor? index, "
     "Tensor? splits, Tensor C, Tensor? start, Tensor? threshold, Tensor? parent, Tensor? extra, "
-    "Tensor? columns, int[] geometry, float[] leaks, int iterations, float lr_alpha, float lr_beta, float decay, "
-    "bool duals, bool coefficients, bool corner, str backend) "
+    "Tensor? columns, Tensor? planes, int[] geometry, float[] leaks, int iterations, float lr_alpha, float lr_beta, "
+    "float decay, bool duals, bool coefficients, bool corner, str backend) "
     "-> (Tensor, Tensor, Tensor, Tensor)",
     branch_pass_reference,
     _fake,

@@ -19,7 +19,7 @@ def branch_scratch(layers: Sequence[Geometry], dtype: torch.dtype) -> int:
     outputs, first = [layer.out_features for layer in layers], layers[0]
     hidden, widest = sum(outputs[:-1]), max(outputs)
     row = ((first.out_width - 1) * first.stride_width + first.kernel_width) * first.in_channels
-    kept = sum(outputs) + FIELDS * hidden + 3 * widest + 1 + 3 * first.in_features + row + LANES
+    kept = sum(outputs) + FIELDS * hidden + 3 * widest + 1 + 4 * first.in_features + row + LANES
     taps = [layer.kernel_height * layer.kernel_width for layer in layers]
     weights = sum(n * layer.out_channels * layer.in_channels for n, layer in zip(taps, layers, strict=True))
     weights += taps[0] * first.out_channels * (first.in_channels + LANES)

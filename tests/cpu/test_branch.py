@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from torch import Tensor
 
 import glsk
+from glsk.bounds.subproblems import Roots
 from tests.bounds.test_subproblems import LEAKS, roots_of, rows_of, small
 from tests.chains import Case, cases
 from tests.support import NATIVE, TOLERANCE, assert_close
@@ -158,3 +159,28 @@ def test_threads_are_those_that_the_memory_limit_has_room_for(monkeypatch: pytes
 
 def test_the_kernels_are_there() -> None:
     assert glsk.ops.branch_pass.implemented("cpu")
+
+
+@pytest.mark.parametrize("compact", [False, True])
+@pytest.mark.parametrize("size", [8, 9])
+def test_planes_are_as_the_reference_has_them(isa: str, size: int, compact: bool) -> None:
+    assert _C.isa() == isa
+    generator = torch.Generator().manual_seed(size)
+    net = glsk.models.build("cnn3", (2, size, size), 3, seed=1).double()
+    x = torch.rand(3, 2, size, size, generator=generator).double()
+    bounded = glsk.BoundedModule(net, (2, size, size))
+    both = [Roots.of(bounded, x - 0.1, x + 0.1, backend=backend) for backend in ("cpu", "reference")]
+    planes = torch.randn(3, both[0].chain.geometry[0].out_features, 51, generator=generator).double()
+    planes[..., -1].masked_fill_(torch.rand(planes.shape[:2], generator=generator) < 0.3, torch.inf)
+    both = [replace(one.compact() if compact else one, planes=planes) for one in both]
+    columns = both[0].columns
+    width = both[0].lower.shape[1] if columns is None else columns.shape[1]
+    index = torch.arange(COUNT) * 3 // COUNT
+    splits = torch.randint(-2, 3, (COUNT, width), generator=generator).div(2, rounding_mode="trunc").to(torch.int8)
+    options = {"splits": splits, "start": torch.rand(COUNT, 2, width, generator=generator).double()}
+    C = torch.randn(COUNT, 2, 3, generator=generator).double()
+    for where in (index, index[torch.randperm(COUNT, generator=generator)]):  # tiles of one image, and of several
+        for iterations in (1, 4):
+            how = {"index": where, "iterations": iterations, "coefficients": True, "corner": True}
+            for found, wanted in zip(*(one.bound(C, **options, **how) for one in both), strict=True):
+                assert_close(found, wanted, 1e-9)

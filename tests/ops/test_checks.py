@@ -93,6 +93,7 @@ def branch() -> dict[str, Any]:
         "parent": None,
         "extra": torch.tensor([1, 0, -units, 3], dtype=torch.int32),
         "columns": None,
+        "planes": None,
         "geometry": good["geometry"],
         "leaks": good["leaks"],
         "iterations": 2,

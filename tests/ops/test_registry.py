@@ -119,14 +119,14 @@ def samples(op: Op) -> Iterator[tuple[Any, ...]]:
         image = box[0][0], box[1][0], [w[:1] for w in weights], [b[:1] for b in biases]
         packed = [torch.cat([bound[0] for bound in ends], dim=1) for ends in (lowers, uppers)]
         units, leaks, rates = packed[0].shape[1], [0.25, 0.5, 0.0], (0.1, 0.2, 0.98)
-        yield *image, *packed, None, None, C, *[None] * 5, everything, plain, 4, *rates, True, True, True
+        yield *image, *packed, None, None, C, *[None] * 6, everything, plain, 4, *rates, True, True, True
         index, splits = torch.tensor([2, 0, 0, 1]), torch.randint(-1, 2, (4, units), dtype=torch.int8)
         subproblems = index, splits, torch.randn(4, 2, 4, dtype=torch.float64)
         start, limit = torch.rand(4, 2, units, dtype=torch.float64), torch.full((4, 2), -3.0, dtype=torch.float64)
-        none = [None] * 3
+        none = [None] * 4
         yield *image, *packed, *subproblems, start, limit, *none, everything, leaks, 3, *rates, True, False, True
         columns = torch.arange(units).expand(3, -1)[:, ::2].contiguous()
-        children = torch.tensor([1, 0, 1, 1]), torch.tensor([1, 0, -2, 3], dtype=torch.int32), columns
+        children = torch.tensor([1, 0, 1, 1]), torch.tensor([1, 0, -2, 3], dtype=torch.int32), columns, None
         few = index, splits[:2, ::2].contiguous(), subproblems[2]
         yield *image, *packed, *few, None, None, *children, everything, leaks, 2, *rates, True, True, True
         yield *image, *packed, *subproblems, None, None, *none, everything, plain, 1, *rates, False, True, False
