@@ -8,6 +8,7 @@ from torch import Tensor
 from glsk.verify.branching import candidates
 from glsk.verify.engine import Engine
 from glsk.verify.goals import Goals
+from glsk.verify.planes import PlaneSettings, planar
 from glsk.verify.subproblems import Subproblems
 
 DOUBT = 1e-5
@@ -54,10 +55,35 @@ class Bounder:
     def __post_init__(self) -> None:
         self.doubt = DOUBT * (1 + self.goals.b.abs() + self.goals.A.abs().sum(-1)).float()
 
-    def root(self, iterations: int) -> Subproblems:
-        """The goals themselves, those that stay open."""
-        splits = torch.zeros(self.goals.size, self.engine.columns.shape[1], dtype=torch.int8)
-        return self._open(torch.arange(self.goals.size), splits, iterations, splits=splits)
+    def root(self, iterations: int, splits: Tensor | None = None) -> Subproblems:
+        """The goals themselves, or a subproblem of each, those that stay open."""
+        width = self.engine.columns.shape[1]
+        splits = torch.zeros(self.goals.size, width, dtype=torch.int8) if splits is None else splits
+        start = {} if self.engine.start is None else {"start": self.engine.start.expand(-1, self.goals.A.shape[1], -1)}
+        return self._open(torch.arange(self.goals.size), splits, iterations, splits=splits, **start)
+
+    def raised(self, settings: PlaneSettings, parents: Subproblems | None = None) -> "Bounder":
+        """One of a box, a goal and planes for each of the goals, or of the subproblems; itself where none can be."""
+        goals, engine = self.goals, self.engine
+        goal = torch.arange(goals.size) if parents is None else parents.goal
+        if not settings.iterations or not planar(engine.exact, len(goal)):
+            return self
+        box = goals.box[goal]
+        own = Goals(
+            goals.x_L[box], goals.x_U[box], goals.owner[box], torch.arange(len(goal)), goals.A[goal], goals.b[goal],
+            goals.point[box],
+        )  # fmt: skip
+        engine = engine.take(box)
+        how = {} if parents is None else {"splits": parents.splits, "start": parents.duals.float()}
+        found = engine.screen(own.A, own.box, iterations=1, **how)
+        assert found.duals is not None
+        row = (found.lower - own.b).argmax(dim=1)
+        C = own.A[own.box, row]
+        if parents is None:
+            engine = engine.raised(C, settings.iterations)
+        else:
+            engine = engine.raised(C, settings.again, parents.splits, found.duals[own.box, row])
+        return Bounder(engine, own, self.settings, self.counterexamples)
 
     def children(self, parents: Subproblems, column: Tensor) -> Subproblems:
         """Split a column [N] of each both ways: those that stay open. None is further from proved than its parent."""

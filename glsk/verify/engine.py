@@ -17,6 +17,7 @@ from glsk.bounds.subproblems import Roots, SubproblemBounds
 from glsk.errors import NumericalError
 from glsk.verify.goals import Goals
 from glsk.verify.outward import hidden_and_rows
+from glsk.verify.planes import raised
 from glsk.verify.witness import unsafe
 
 
@@ -49,6 +50,12 @@ class Networks:
         return met
 
 
+_OF_BOXES = (
+    "moved", "images", "columns", "_moved_at", "intercepts", "unstable", "losses", "least", "start", "shares",
+)  # fmt: skip
+"""Tensors of an engine whose first index is a box."""
+
+
 class Engine:
     """Bounds over some boxes. Subproblems' tensors have W columns, those of the boxes' unstable units (``columns``).
 
@@ -64,26 +71,23 @@ class Engine:
         self.networks = networks
         self.options: dict[str, Any] = {"backend": backend, "memory_limit": memory_limit}
         self.ends = x_L, x_U
-        self.outward, _ = hidden_and_rows(networks.bounded, x_L, x_U, None, backend=backend)
+        chain = networks.bounded.chain
+        self.planar = len(chain.geometry) > 1 and bool(chain.geometry[0].relu) and chain.leaks[0] == 0
+        self.outward, _ = hidden_and_rows(networks.bounded, x_L, x_U, None, backend=backend, planes=self.planar)
         self.moved, self.images = self.outward.packed(), torch.arange(len(x_L))  # images: those of ``outward``
         self.hold(Roots.of(networks.bounded, x_L, x_U, hidden=self.outward.by_name(), **self.options))
 
     def take(self, boxes: Tensor) -> "Engine":
         """An engine of some of the boxes."""
-        if len(boxes) == len(self.ends[0]):
+        if torch.equal(boxes, torch.arange(len(self.ends[0]))):
             return self
         found = copy.copy(self)
         found.ends = self.ends[0][boxes], self.ends[1][boxes]
-        found.moved, found.images = self.moved[boxes], self.images[boxes]
-        found.hold(
-            replace(
-                self.roots,
-                x_L=self.roots.x_L[boxes],
-                x_U=self.roots.x_U[boxes],
-                lower=self.roots.lower[boxes],
-                upper=self.roots.upper[boxes],
-            )
-        )
+        for name in ("roots", "exact", "screens", "compact"):
+            setattr(found, name, getattr(self, name).take(boxes))
+        for name in _OF_BOXES:
+            tensor = getattr(self, name)
+            setattr(found, name, tensor if tensor is None else tensor[boxes])
         return found
 
     def hold(self, roots: Roots) -> None:
@@ -107,6 +111,22 @@ class Engine:
         self.compact = self.screens.compact(columns)
         self.losses = -self.compact.at_columns(self.intercepts)
         self.least = 1e-30 * self.compact.at_columns(self.unstable)  # of what a free unit loses
+        self.start: Tensor | None = None
+        self.shares: Tensor | None = None
+
+    def raised(self, C: Tensor, iterations: int, splits: Tensor | None = None, duals: Tensor | None = None) -> "Engine":
+        """An engine whose bounds use planes, for a row C [I, K] a box; sought under splits [I, W] from duals [I, W]."""
+        first = self.roots.chain.geometry[0].out_features
+        plain = replace(self.exact, planes=None), replace(self.compact, planes=None)
+        planes = raised(
+            *plain, self.moved[:, :first], C.float(), iterations, splits=splits,
+            start=None if duals is None else duals[:, None], shares=self.shares,
+        )  # fmt: skip
+        found = copy.copy(self)
+        found.exact, found.compact, found.start, found.shares = planes.exact, planes.single, planes.start, planes.shares
+        whole = torch.cat((planes.losses, self.intercepts[:, first:]), dim=1)
+        found.losses = -self.compact.at_columns(whole)
+        return found
 
     def tighten(self, iterations: int) -> None:
         """Optimise the root bounds of every unstable unit."""

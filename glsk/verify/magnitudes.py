@@ -115,6 +115,11 @@ def layer_steps(layer: Geometry) -> int:
     return (layer.in_channels + layer.out_channels) * taps + LAYER_STEPS
 
 
+def plane_steps(layer: Geometry) -> int:
+    """More than the roundings that planes above the units of a layer add to :func:`layer_steps`."""
+    return layer.out_channels * layer.kernel_height * layer.kernel_width + LAYER_STEPS
+
+
 def _shift(layer: Affine, named: Mapping[str, Tensor]) -> Tensor | float:
     """What a folded BatchNorm adds to the magnitude of a bias: its own bias, which may cancel the rest."""
     norm = layer.batch_norm

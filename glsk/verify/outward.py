@@ -16,7 +16,19 @@ from torch import Tensor
 from glsk import backends, bounds, box
 from glsk.bounds import Bounds, Constraints, Query
 from glsk.ops import affine, interval
-from glsk.verify.magnitudes import GROWTH, LINE_STEPS, SMALL, TINY, UNIT, Magnitudes, gamma, layer_steps, total
+from glsk.verify.magnitudes import (
+    GROWTH,
+    LINE_STEPS,
+    SMALL,
+    TINY,
+    UNIT,
+    Magnitudes,
+    gamma,
+    layer_steps,
+    plane_steps,
+    total,
+)
+from glsk.verify.norms import spectral
 
 if TYPE_CHECKING:
     from glsk.module import BoundedModule
@@ -35,11 +47,13 @@ class Outward:
             and lie within ``found``.
     """
 
-    def __init__(self, net: Magnitudes, x_L: Tensor, x_U: Tensor) -> None:
-        self.net, self.next = net, 0
+    def __init__(self, net: Magnitudes, x_L: Tensor, x_U: Tensor, planes: bool = False) -> None:
+        self.net, self.next, self.planes = net, 0, planes
+        first = net.layers[0].geometry
+        self.steps = net.steps + (first.out_features + plane_steps(first) if planes else 0)
         self.found: dict[int, Bounds] = {}
         self.errors: dict[int, Tensor] = {}
-        self._gamma = gamma(net.steps)  # of the sum of a row's constants
+        self._gamma = gamma(self.steps)  # of the sum of a row's constants
         self._value = torch.maximum(x_L.abs(), x_U.abs()) + TINY  # of what the next layer reads
         cost = self._value * (self._gamma + net.input_error)  # of one of a row's coefficients there
         self._units = self._value.sum(1, keepdim=True)
@@ -79,9 +93,9 @@ class Outward:
         )
         rows = C.to(local).abs() + TINY
         carried = torch.minimum(
-            (rows * crude[:, None]).sum(-1), rows.norm(dim=-1) * self.net.spectral(last) * norm * GROWTH
+            (rows * crude[:, None]).sum(-1), rows.norm(dim=-1) * self._spectral(last) * norm * GROWTH
         )
-        slack = (carried + (rows * local[:, None]).sum(-1) + SMALL * self.net.steps * (1 + units)) * GROWTH * GROWTH
+        slack = (carried + (rows * local[:, None]).sum(-1) + SMALL * self.steps * (1 + units)) * GROWTH * GROWTH
         return total(slack if multipliers is None else slack + multipliers * GROWTH)
 
     def _enter(self, k: int) -> Tensor:
@@ -91,10 +105,11 @@ class Outward:
         products, self._crude = (moved * GROWTH).chunk(2)
         self._size = (products + self.net.biases[k]) * GROWTH
         # A unit of coefficient on an output: the products that it adds to the coefficients below, and its constant.
-        self._local = (gamma(layer_steps(layer.geometry)) * products + self._gamma * self.net.biases[k]) * GROWTH
+        steps = layer_steps(layer.geometry) + (plane_steps(layer.geometry) if self.planes and k == 0 else 0)
+        self._local = (gamma(steps) * products + self._gamma * self.net.biases[k]) * GROWTH
         self._units = self._units + self._size.sum(1, keepdim=True)
         carried = torch.minimum(self._crude, self.net.row_norms(k) * self._norm * GROWTH)
-        underflow = SMALL * self.net.steps * (1 + self._units)
+        underflow = SMALL * self.steps * (1 + self._units)
         return total((carried + self._local + underflow) * GROWTH)
 
     def _leave(self, k: int, lower: Tensor, upper: Tensor, error: Tensor) -> None:
@@ -105,7 +120,10 @@ class Outward:
             size = torch.maximum(lower.abs(), upper.abs())
             unstable = (lower < 0) & (upper > 0)
             intercept = torch.where(unstable, torch.minimum(-lower, upper), 0)
-            cost = cost + self._gamma * intercept + LINE_STEPS * UNIT * (self._size + size)
+            lines = LINE_STEPS * UNIT * (self._size + size)
+            if self.planes and k == 0:  # their constants, and the shares of lines and planes
+                intercept, lines = intercept + 2 * self._size, 2 * lines
+            cost = cost + self._gamma * intercept + lines
             ends = interval.activation(lower, upper, layer.leak)
             self._value = torch.maximum(ends[0].abs(), ends[1].abs()) * GROWTH + TINY
         else:
@@ -113,8 +131,14 @@ class Outward:
             self._value = (self._size + error) * GROWTH
         self._units = self._units + self._value.sum(1, keepdim=True)
         self._carried = (self._crude + cost) * GROWTH
-        self._norm = (self.net.spectral(k) * self._norm + cost.norm(dim=1, keepdim=True)) * GROWTH
+        self._norm = (self._spectral(k) * self._norm + cost.norm(dim=1, keepdim=True)) * GROWTH
         self.next = k + 1
+
+    def _spectral(self, k: int) -> float:
+        """By how much layer k makes a row's 2-norm grow. Of planes only absolute values are known."""
+        if self.planes and k == 0:
+            return spectral(self.net.weights[0][0], self.net.layers[0].geometry)
+        return self.net.spectral(k)
 
     def _skip(self, k: int) -> None:
         """Over layers that no activation follows, whose bounds nobody asked for."""
@@ -143,6 +167,7 @@ def hidden_and_rows(
     *,
     method: str = "CROWN",
     backend: str = "auto",
+    planes: bool = False,
 ) -> tuple[Outward, Tensor | None]:
     """Hidden bounds by ``method`` that hold exactly, and, with a C, lower bounds [I, S] of C f(x) that hold exactly.
 
@@ -152,6 +177,8 @@ def hidden_and_rows(
         C: [I, S, K] or [S, K], float64.
         method: one of :data:`METHODS`.
         backend: of the ops.
+        planes: that passes may have planes above the first layer's units too (``Roots``), whose weights are no greater
+            than the units' own.
 
     Raises:
         ValueError: another method, float32, or an empty box.
@@ -161,7 +188,7 @@ def hidden_and_rows(
         raise ValueError(f"method: {name!r} cannot be moved outward layer by layer; can: {', '.join(METHODS)}")
     net = Magnitudes.of(bounded, x_L)
     low, high = box.resolve(net.chain, None, None, None, x_L, x_U, check_finite=True)
-    outward = Outward(net, low, high)
+    outward = Outward(net, low, high, planes)
     query = Query(
         layers=net.chain.geometry,
         population=net.population,

@@ -5,6 +5,7 @@ is worth thousands of subproblems there may cost hundreds here. (Refining hidden
 older, e.g. Singh et al., "Boosting robustness certification", 2019; here the bounds under splits are beta-CROWN's.)
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -16,6 +17,7 @@ from glsk.bounds.tightening import below
 from glsk.verify.engine import Engine
 from glsk.verify.goals import Goals
 from glsk.verify.magnitudes import GROWTH, total
+from glsk.verify.planes import planar, raised
 
 GROWN = 4
 """A round splits the worst one in so many of a row's leaves."""
@@ -86,6 +88,7 @@ class Layer:
         self.engine, self.part, self.n = engine, part, part.stop - part.start
         self.exact, self.single = below(engine.roots, k, part.start), below(engine.screens, k, part.start)
         self.intercepts = engine.intercepts[:, : part.start]
+        self.start: Tensor | None = None
 
     def rows(self, unit: Tensor, side: Tensor, like: Tensor) -> Tensor:
         """Rows [N, 1, n]: the unit, or less the unit."""
@@ -93,13 +96,18 @@ class Layer:
         found.scatter_(2, unit[:, None, None], side.to(like)[:, None, None])
         return found
 
-    def refine(self, image: Tensor, unit: Tensor, side: Tensor, wanted: Tensor, iterations: int) -> Tensor:
-        """Lower bounds, float64 [R], that hold, of side * unit in the boxes ``image``, by at most ``wanted`` leaves."""
+    def refine(self, image: Tensor, unit: Tensor, side: Tensor, wanted: Tensor, iterations: int, planes: int) -> Tensor:
+        """Lower bounds, float64 [R], that hold, of side * unit in the boxes ``image``, by at most ``wanted`` leaves.
+
+        ``planes``: iterations in which each row's are sought; 0: none.
+        """
+        if planes and planar(self.exact, len(image)):
+            return self._raised(image, unit, side, planes).refine(image, unit, side, wanted, iterations, 0)
         rows = torch.arange(len(image))
         leaves = Leaves(int(room(wanted).sum()), self.part.start)
         splits = torch.zeros(len(rows), self.part.start, dtype=torch.int8)
-        found = self._bound(image, unit, side, splits, None, 20)
-        leaves.write(rows, rows, splits, found, self.intercepts[image])
+        found = self._bound(rows, image, unit, side, splits, self.start, 20)
+        leaves.write(rows, rows, splits, found, self._losses(rows, image))
         while len(chosen := self._next(leaves, wanted)):
             children = torch.stack((chosen, leaves.count + torch.arange(len(chosen))), dim=1).flatten()
             parents = chosen.repeat_interleave(2)
@@ -107,8 +115,8 @@ class Layer:
             at, which = torch.arange(len(parents)), leaves.unit[parents]
             splits[at, which] = torch.tensor([1, -1], dtype=torch.int8).repeat(len(chosen))
             duals[at, which] = 0
-            found = self._bound(image[row], unit[row], side[row], splits, duals[:, None], iterations)
-            leaves.write(children, row, splits, found, self.intercepts[image[row]])
+            found = self._bound(row, image[row], unit[row], side[row], splits, duals[:, None], iterations)
+            leaves.write(children, row, splits, found, self._losses(row, image[row]))
         return self._held(leaves, image, unit, side)
 
     @staticmethod
@@ -127,12 +135,27 @@ class Layer:
         chosen = order[open_[row] & (rank < (count[row] + GROWN - 1) // GROWN)]
         return chosen[(leaves.unit[chosen] >= 0) & (leaves.lower[chosen] < 0)]
 
+    def _raised(self, image: Tensor, unit: Tensor, side: Tensor, iterations: int) -> "Layer":
+        """This layer with planes for each of the rows, whose images are then the rows."""
+        exact, single = self.exact.take(image), self.single.take(image)
+        first = exact.chain.geometry[0].out_features
+        rows = self.rows(unit, side, single.lower)[:, 0]
+        planes = raised(exact, single, self.engine.moved[image, :first], rows, iterations)
+        found = copy.copy(self)
+        found.exact, found.single, found.start = planes.exact, planes.single, planes.start
+        found.intercepts = torch.cat((planes.losses, self.intercepts[image, first:]), dim=1)
+        return found
+
+    def _losses(self, row: Tensor, image: Tensor) -> Tensor:
+        return self.intercepts[image if self.start is None else row]
+
     def _bound(
-        self, image: Tensor, unit: Tensor, side: Tensor, splits: Tensor, start: Tensor | None, iterations: int
-    ) -> SubproblemBounds:
+        self, row: Tensor, image: Tensor, unit: Tensor, side: Tensor, splits: Tensor, start: Tensor | None,
+        iterations: int,
+    ) -> SubproblemBounds:  # fmt: skip
         return self.single.bound(
-            self.rows(unit, side, self.single.lower), index=image, splits=splits, threshold=0.0, start=start,
-            iterations=iterations, coefficients=True,
+            self.rows(unit, side, self.single.lower), index=image if self.start is None else row, splits=splits,
+            threshold=0.0, start=start, iterations=iterations, coefficients=True,
         )  # fmt: skip
 
     def _held(self, leaves: Leaves, image: Tensor, unit: Tensor, side: Tensor) -> Tensor:
@@ -145,8 +168,8 @@ class Layer:
             row, splits, duals = leaves.row[part], leaves.splits[part], leaves.duals[part].double()
             where = image[row]
             lower = self.exact.bound(
-                self.rows(unit[row], side[row], self.exact.lower), index=where, splits=splits, start=duals[:, None],
-                iterations=1, duals=False,
+                self.rows(unit[row], side[row], self.exact.lower), index=where if self.start is None else row,
+                splits=splits, start=duals[:, None], iterations=1, duals=False,
             ).lower[:, 0]  # fmt: skip
             multipliers = duals.masked_fill_(splits == 0, 0).sum(dim=1) * most[where]
             slack = total((moved[where, unit[row] + self.part.start] + multipliers) * GROWTH)
@@ -155,7 +178,9 @@ class Layer:
         return least
 
 
-def refine(engine: Engine, goals: Goals, settings: RefineSettings, late: Callable[[], bool] = bool) -> bool:
+def refine(
+    engine: Engine, goals: Goals, settings: RefineSettings, late: Callable[[], bool] = bool, planes: int = 0
+) -> bool:
     """Refine the engine's root bounds of all unstable hidden units, layer by layer; whether any has moved.
 
     The bounds hold exactly.
@@ -165,6 +190,7 @@ def refine(engine: Engine, goals: Goals, settings: RefineSettings, late: Callabl
         goals: what is still to be proved; bounds that their rows lose nothing to are left alone.
         settings: how much; ``leaves`` at least 1.
         late: whether to stop; asked every so often.
+        planes: iterations in which planes are sought for each bound; 0: none.
     """
     value, before = worth(engine, goals), engine.roots
     units = engine.roots.units
@@ -184,7 +210,7 @@ def refine(engine: Engine, goals: Goals, settings: RefineSettings, late: Callabl
         for i in batches(wanted, fit):
             if late():
                 break
-            held = found.refine(image[i], unit[i], side[i], wanted[i], settings.iterations)
+            held = found.refine(image[i], unit[i], side[i], wanted[i], settings.iterations, planes)
             at = image[i], unit[i] + part.start
             low = side[i] > 0
             lower[at[0][low], at[1][low]] = torch.maximum(lower[at[0][low], at[1][low]], held[low])

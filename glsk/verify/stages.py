@@ -118,10 +118,11 @@ class Window:
 
     def _refine(self, engine: Engine, leaves: int, until: float) -> int:
         """Refine for a share of the seconds ``until`` of each property; how many leaves come next."""
-        settings, clock = self.settings.refine, self.settings.clock
+        settings, clock, planes = self.settings.refine, self.settings.clock, self.settings.planes
+        hidden = planes.hidden if planes.iterations else 0
         end = clock() + settings.share * (until - max(self.seconds[p] for p in self.left)) * len(self.left)
         while leaves and (began := clock()) < end:
-            gained = refine(engine, self.goals, replace(settings, leaves=leaves), lambda: clock() > end)
+            gained = refine(engine, self.goals, replace(settings, leaves=leaves), lambda: clock() > end, hidden)
             leaves = leaves * settings.growth if gained or clock() > end else 0
             if clock() + settings.growth * (clock() - began) > end:
                 break
@@ -130,14 +131,20 @@ class Window:
     def _search(self, engine: Engine, until: float) -> Found:
         """Branch and bound till each property has used ``until`` seconds."""
         bounder = Bounder(engine, self.goals, self.settings.branch)
-        start = bounder.root(self.settings.alpha_iterations)
-        self._charge()
-        open_ = set(self.goals.property[start.goal].tolist()) - set(bounder.counterexamples)
-        yield from self._settle("branch and bound", "sat", bounder.counterexamples)
-        yield from self._settle("branch and bound", "unsat", dict.fromkeys(self.left - open_))
-        keep = torch.tensor([p in open_ for p in self.goals.property[start.goal].tolist()], dtype=torch.bool)
-        self.goals = self.goals.take(start.goal)
-        tree = Search(bounder, start[keep], self.seconds, until, self.limit // 2, self.settings.clock)
+        for raise_ in (False, True):  # without planes, and with them for what is left
+            if raise_:
+                bounder = replace(bounder, goals=self.goals).raised(self.settings.planes)
+            goals, broken = bounder.goals, bounder.counterexamples
+            start = bounder.root(self.settings.alpha_iterations)
+            self._charge()
+            open_ = set(goals.property[start.goal].tolist()) - set(broken)
+            yield from self._settle("branch and bound", "sat", broken)
+            yield from self._settle("branch and bound", "unsat", dict.fromkeys(self.left - open_))
+            keep = torch.tensor([p in open_ for p in goals.property[start.goal].tolist()], dtype=torch.bool)
+            self.goals = self.goals.take(start.goal)
+        tree = Search(
+            bounder, start[keep], self.seconds, until, self.limit // 2, self.settings.clock, self.settings.planes
+        )
         for outcome in tree.run():
             p = outcome.property
             self.seconds[p], self.subproblems[p] = outcome.seconds, self.subproblems[p] + outcome.subproblems

@@ -13,6 +13,7 @@ from glsk.arguments import number, whole_number
 from glsk.verify.attack import AttackSettings
 from glsk.verify.bounding import BranchSettings
 from glsk.verify.engine import Networks
+from glsk.verify.planes import PlaneSettings
 from glsk.verify.property import Property
 from glsk.verify.refine import RefineSettings
 from glsk.verify.stages import Window
@@ -29,6 +30,8 @@ class VerifySettings:
     Attributes:
         attack: for unsafe inputs.
         branch: branch and bound on units.
+        refine: bounds of hidden units.
+        planes: above the first layer's units.
         complete: False stops after alpha-CROWN, with "unknown".
         alpha_iterations: of alpha-CROWN, and of the optimised bounds of hidden units at the root.
         input_dimensions: with at most so many input features, boxes are split and not units.
@@ -40,6 +43,7 @@ class VerifySettings:
     attack: AttackSettings = field(default_factory=AttackSettings)
     branch: BranchSettings = field(default_factory=BranchSettings)
     refine: RefineSettings = field(default_factory=RefineSettings)
+    planes: PlaneSettings = field(default_factory=PlaneSettings)
     complete: bool = True
     alpha_iterations: int = 20
     input_dimensions: int = 16
