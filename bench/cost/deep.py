@@ -10,7 +10,7 @@ from glsk.geometry import Geometry
 
 GROUP = ROWS = 16
 HALF = 512  # bytes of 16 rows x 16 channels of 16-bit numbers
-SCALES = 52  # bytes of the powers of two that FP16 operands are scaled by
+SCALES = 92  # bytes of the powers of two that FP16 operands are scaled by
 PRODUCT = 16 * 8 * 16  # multiply-adds of one instruction
 
 
@@ -23,20 +23,22 @@ class Kind:
         symbol: the class of csrc/cuda/deep_products.cuh.
         instruction: what a product is in machine code.
         parts: products that make one of float32 numbers.
+        constants: products that sum up a step's constants, and as many where there are biases too.
     """
 
     precision: str
     symbol: str
     instruction: str
     parts: int
+    constants: int
 
     def kernel(self, channels: int) -> str:
         """Part of the mangled name of what serves so many image channels and one group at level 1."""
         return f"deep_kernelILi{1 if channels == 1 else 3}ELb1ENS1_{len(self.symbol)}{self.symbol}"
 
 
-BF16X3 = Kind("bf16x3", "Bf16x3", "HMMA.16816.F32.BF16", 3)
-FP16 = Kind("fp16", "Fp16", "HMMA.16816.F32", 1)
+BF16X3 = Kind("bf16x3", "Bf16x3", "HMMA.16816.F32.BF16", 3, 0)
+FP16 = Kind("fp16", "Fp16", "HMMA.16816.F32", 1, 1)
 KINDS = BF16X3, FP16
 
 
@@ -61,7 +63,7 @@ def layout(layers: Sequence[Geometry], parts: int = 3, limit: int = SHARED_LIMIT
     """The layout of a pass with many members and samples: as many warps as fit, spilling only for more of them.
 
     ``parts``: products that make one of float32 numbers; with three, coefficients and weights are high and low parts,
-    with one they are scaled.
+    with one they are scaled, and lines are halves.
     """
     fragment = HALF * min(2, parts)
     *convs, last = layers
@@ -71,7 +73,7 @@ def layout(layers: Sequence[Geometry], parts: int = 3, limit: int = SHARED_LIMIT
     rings = [2 * layer.out_width * groups(layer) * fragment for layer in convs[1:]]
     pairs = image.out_width + 2
     sums = image.in_channels * 3 * (pairs * 2 * ROWS + 8) * 4
-    tables = sum(8 * layer.out_height * layer.out_width * groups(layer) * GROUP for layer in convs)
+    tables = sum(4 * min(2, parts) * layer.out_height * layer.out_width * groups(layer) * GROUP for layer in convs)
     tables += 16 * image.in_channels * (2 * image.out_height + 4) * pairs
     tables += 16 * -(-last.out_channels // 4) * (parts == 1)
     rows, scales = min(last.out_features, 1024), SCALES * (parts == 1)
@@ -96,6 +98,7 @@ class Code:
         row: assumed, of what a row of level 0 costs once; the code has about as many.
         seed: assumed, of a fragment of the rows' own coefficients.
         parts: products that make one of float32 numbers; with three, coefficients are high and low parts.
+        constants: products that sum up the constants of a step through a ReLU.
         taps: bytes of shared memory that a warp reads for a fragment's operands.
         held: whether level 0's stay in registers along a row.
         wgmma: whether products are asynchronous, of four warps together.
@@ -108,6 +111,7 @@ class Code:
     row: int = 300
     seed: int = 150
     parts: int = 3
+    constants: int = 0
     taps: int = 8 * HALF
     held: bool = True
     wgmma: bool = False
@@ -115,14 +119,16 @@ class Code:
     @classmethod
     def read(cls, code: Compiled, kind: Kind) -> "Code":
         loops = [(loop[kind.instruction], loop.total()) for loop in code.loops(kind.kernel(1))]
-        each = 8 * kind.parts  # products of a fragment, and of the image's operands in a cell
-        last = {rows: min(total for products, total in loops if products == each * (rows + 1)) for rows in (1, 2)}
+        # Products of a fragment, and of the image's operands in a cell; those of the constants of two pixels.
+        each, more = 8 * kind.parts, 2 * kind.constants
+        last = {rows: min(total for n, total in loops if n == each * (rows + 1) + more) for rows in (1, 2)}
         # Loops over fragments lie within loops over cells, for a ring in shared memory and again for one in the L2
         # cache; the costlier counts.
-        inner = max(total for products, total in loops if products == each and total < 100)
-        middle = max(total for n, total in loops if n == 2 * each and total not in last.values()) - 2 * inner
+        inner = max(total for n, total in loops if n == each and total < 100)
+        both = (total for n, total in loops if n == 2 * each + 2 * more and total not in last.values())
+        middle = max(both) - 2 * inner
         taps, channel = 4 * HALF * min(2, kind.parts), 36 + 4 * kind.parts
-        return cls(last, middle, inner, channel, parts=kind.parts, taps=taps)
+        return cls(last, middle, inner, channel, parts=kind.parts, constants=kind.constants, taps=taps)
 
 
 def tile(layers: Sequence[Geometry], start: Window, spilled: bool, code: Code) -> Work:
@@ -130,9 +136,9 @@ def tile(layers: Sequence[Geometry], start: Window, spilled: bool, code: Code) -
     *convs, _ = layers
     window, top = start, len(convs) - 1
     fragments = units(window) * groups(convs[top])
-    products, issued, shared = 0, float(fragments * code.seed), 0
-    fragment = HALF * min(2, code.parts)
-    l2 = fragments * (128 + 8 * 16 * 32)  # tables; weights a sector each
+    products, constants, issued, shared = 0, 2 * code.constants * fragments, float(fragments * code.seed), 0
+    fragment, lines = HALF * min(2, code.parts), 64 * min(2, code.parts)  # bytes
+    l2 = fragments * (lines + 8 * 16 * 32)  # weights a sector each
     for k in range(top, 0, -1):
         layer, under = convs[k], convs[k - 1]
         down, in_l2 = below(layer, window), spilled and k == top
@@ -145,18 +151,21 @@ def tile(layers: Sequence[Geometry], start: Window, spilled: bool, code: Code) -
                 products += groups(under) * 8 * code.parts * read
                 issued += groups(under) * ((cells - 1) * code.middle + read * code.middle_products)
                 shared += groups(under) * read * code.taps
+                constants += 2 * code.constants * groups(under) * len(down[1])
             else:
                 pixels, deep = len(down[1]), under.in_channels
                 products += (8 * read + 4 * pixels * deep) * code.parts
                 issued += (cells - 1) * (code.last[max(above, 1)] + 2 * code.channel * (deep - 1)) + code.row
                 image = code.taps // (8 if code.held else 2) + 1152  # of a pixel: an operand, sums, the box
+                constants += code.constants * pixels
                 shared += (above if code.held else read) * code.taps + pixels * deep * image
         shared, l2 = shared + (0 if in_l2 else ring), l2 + (ring if in_l2 else 0)
-        l2 += units(down) * groups(under) * 128  # the relaxation of 16 channels
+        l2 += units(down) * groups(under) * lines
         window = down
     l2 += (2 * len(window[0]) + 3) * (len(window[1]) + 2) * 16 * convs[0].in_channels
-    by = {"wgmma" if code.wgmma else "mma": float(products)}
-    return Work(executed=products * PRODUCT / code.parts, instructions=issued, shared=shared, l2=l2, **by)
+    mma, wgmma = (constants, products) if code.wgmma else (constants + products, 0)
+    executed = products * PRODUCT / code.parts
+    return Work(executed=executed, mma=mma, wgmma=wgmma, instructions=issued, shared=shared, l2=l2)
 
 
 def count(layers: Sequence[Geometry], where: Layout, code: Code) -> Work:

@@ -15,20 +15,20 @@ constexpr int GROUP = 16;             // channels of a fragment
 constexpr int KERNEL = 4;             // side of the middle convolutions; smaller ones are filled up with zeros
 constexpr int FIRST_KERNEL = 5;       // side of the first one
 constexpr int STRIDE = 2;
-constexpr int ENTRIES = GROUP / 2;    // float4s of a table for a pixel's group
 
 struct Level {
     int height, width, groups;  // groups: of GROUP channels
     unsigned weights;           // bytes from the start of shared memory: the operands of the product down from here
     unsigned ring;              // bytes from a warp's part: two rows of coefficients
-    unsigned table;             // float2s from the start of a block's tables: what a coefficient here goes through
+    unsigned table;             // float4s from the start of a block's tables: what a coefficient here goes through
 };
 
 // The powers of two that a member's numbers are scaled by where products are of FP16 (deep_scales.cuh).
 struct Scales {
+    // As exponents: what brings constants of a level to one scale, and the scales of its biases and intercepts.
+    int constants[MAX_LEVELS], biases[MAX_LEVELS], intercepts[MAX_LEVELS];
     float weights[MAX_LEVELS], first_biases;
-    float constants[MAX_LEVELS];  // what a level's intercepts are scaled by
-    float box, first_constants;   // what meets sums over the image, and the sums of the first layer's biases
+    float box, first_constants;  // what sums over the image meet, and the sums of the first layer's biases
 };
 
 // Where everything is, for one call.
@@ -57,7 +57,8 @@ struct Shape {
         for (int k = 0; k <= top; ++k) {
             const Layer& layer = pass.layer[k];
             Level& at = level[k];
-            at = {layer.out_height, layer.out_width, divide_up(layer.out_channels, GROUP), shared, own_bytes, units};
+            at = {layer.out_height, layer.out_width, divide_up(layer.out_channels, GROUP), shared, own_bytes, 0};
+            at.table = units * words / 4;  // a unit has 4 bytes in halves, else 8
             units += at.height * at.width * at.groups * GROUP;
             if (k == 0) continue;
             shared += at.groups * level[k - 1].groups * KERNEL * KERNEL * words * LANES * 16;
@@ -68,7 +69,7 @@ struct Shape {
                 own_bytes += ring;
             }
         }
-        box = units / 2;  // a multiple of GROUP, in float4s
+        box = units * words / 4;
         last = box + image.in_channels * image_rows * pairs;
         const bool scaled = pass.products == Products::fp16;
         table_words = last + (scaled ? divide_up(pass.layer[pass.layers - 1].out_channels, 4) : 0);
@@ -98,65 +99,10 @@ struct Sums {
     float at[2];
 };
 
-// The channel of a group that element e (0..3) of each of the lane's two rows belongs to.
-__device__ __forceinline__ int channel_of(int lane, int e) { return e / 2 * 8 + lane % 4 * 2 + e % 2; }
-
-// The biases of the lane's channels of a group, scaled.
-struct Biases {
-    float at[4];
-
-    __device__ __forceinline__ Biases(const Layer& layer, std::int64_t p, int group, int lane, float scale) {
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-            const int channel = group * GROUP + channel_of(lane, e);
-            at[e] = channel < layer.out_channels ? bias_of<float>(layer, p, channel) * scale : 0.f;
-        }
-    }
-};
-
-// The lane's entries of a table for a pixel's group: slope and intercept of the upper line, of four channels. The lower
-// line's slope is 1 where the upper one's is above 1/2, else 0. Of slopes, 1 is Product::ONE.
-struct Entries {
-    float4 half[2];
-
-    // from: the lane's first entry.
-    __device__ __forceinline__ explicit Entries(const float4* from) { half[0] = from[0], half[1] = from[4]; }
-};
-
-// Complete coefficients a [half of the channels][as in the accumulator of a product] of a ReLU's outputs to those of
-// its inputs, as an operand; the constants are added to the rows' sums.
-template <class Product>
-__device__ __forceinline__ typename Product::Fragment through_relu(float (&a)[2][4], const Entries& entries,
-                                                                   Sums& sums) {
-#pragma unroll
-    for (int e = 0; e < 4; ++e) {
-        const float4& four = entries.half[e / 2];
-        const float upper_slope = e % 2 == 0 ? four.x : four.z, intercept = e % 2 == 0 ? four.y : four.w;
-        const float lower_slope = upper_slope > 0.5f * Product::ONE ? Product::ONE : 0.f;
-        const float difference = upper_slope - lower_slope;
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-            float& value = a[e / 2][2 * r + e % 2];
-            const float negative = fminf(value, 0.f);  // of a NaN 0, but the product below keeps it
-            sums.at[r] += negative * intercept;
-            value = value * lower_slope + negative * difference;
-        }
-    }
-    return Product::fragment(a);
-}
-
-// What coefficients of pre-activations (a, after through_relu) gain from the biases.
-__device__ __forceinline__ void add_biases(const float (&a)[2][4], const Biases& bias, Sums& sums) {
-#pragma unroll
-    for (int e = 0; e < 4; ++e) {
-        sums.at[0] += a[e / 2][e % 2] * bias.at[e], sums.at[1] += a[e / 2][2 + e % 2] * bias.at[e];
-    }
-}
-
 // What a warp works on.
 struct Tile {
     std::int64_t p, b;
-    const float2* tables;    // of this member and sample
+    const float4* tables;    // of this member and sample
     unsigned char* memory;   // the warp's part of shared memory
     uint4* spill;            // and of global memory
     const int* rows;         // units of the last layer, or rows of C
@@ -165,18 +111,11 @@ struct Tile {
     const Scales* scales;       // where products are scaled
     const float* most_of_last;  // and of each output of the last layer the largest weight
 
-    // What a level's intercepts are scaled by, and its biases, which meet coefficients after the ReLU.
-    template <class Product>
-    __device__ __forceinline__ float scale_of_constants(int level) const {
-        return Product::SCALED ? scales->constants[level] : 1.f;
-    }
-    template <class Product>
-    __device__ __forceinline__ float scale_of_biases(int level) const {
-        return Product::SCALED ? scales->constants[level] * (1.f / Product::ONE) : 1.f;
-    }
     // The lane's entries of the nth group of a level's table, pixel by pixel.
-    __device__ __forceinline__ const float4* table(const Level& level, int n) const {
-        return in_register(reinterpret_cast<const float4*>(tables + level.table) + n * ENTRIES + lane % 4);
+    template <class Steps>
+    __device__ __forceinline__ const typename Steps::Entry* table(const Level& level, int n) const {
+        using Entry = typename Steps::Entry;
+        return in_register(reinterpret_cast<const Entry*>(tables + level.table) + n * Steps::ENTRIES + lane % 4);
     }
     __device__ __forceinline__ Window& window(const Shape& shape, int level) const {
         return reinterpret_cast<Window*>(memory + shape.windows)[level];

@@ -11,7 +11,7 @@
 // even rows 2 y and 2 y + 2 in places 0 and 1, alternating, and the odd one in place 2.
 #pragma once
 
-#include "deep.cuh"
+#include "deep_steps.cuh"
 
 namespace glsk::cuda::deep {
 
@@ -19,6 +19,7 @@ namespace glsk::cuda::deep {
 template <int CHANNELS, class Product>
 struct Image {
     using Operand = typename Product::Operand;
+    using Steps = StepsOf<Product, false>;
     static constexpr int RESIDENT = CHANNELS == 1 ? 3 : 0;  // operands that stay in registers
 
     const Pass& pass;
@@ -29,7 +30,8 @@ struct Image {
     Operand taps[3];
     float slot[CHANNELS][3][4], late[CHANNELS][4];
     int turn;                // x modulo 3
-    const float4* table;     // of this row of level 0
+    Steps steps;
+    const typename Steps::Entry* table;  // of this row of level 0
     float2 *own, *late_own;  // where the lane's sums of this row, over ky = t and over ky = 4, wait
     const float4* box;       // row 2 y + t of the image; with t >= 2, whose rows are not complete, zeros
 
@@ -39,7 +41,8 @@ struct Image {
           shape(shape_),
           tile(tile_),
           weights(reinterpret_cast<const Operand*>(memory + shape_.first) + tile_.lane),
-          total(total_) {
+          total(total_),
+          steps(Steps::begin(pass_, tile_, 0, 0)) {
 #pragma unroll
         for (int s = 0; s < RESIDENT; ++s) taps[s] = weights[s * LANES];
     }
@@ -54,7 +57,7 @@ struct Image {
     }
     __device__ __forceinline__ int next_channel() const { return 3 * shape.sum_pitch() / 2; }  // in float2s
     __device__ __forceinline__ const float4* image_row(int row) const {
-        return reinterpret_cast<const float4*>(tile.tables) + shape.box + row * shape.pairs;
+        return tile.tables + shape.box + row * shape.pairs;
     }
 
     // Before the first row of level 0.
@@ -99,7 +102,7 @@ struct Image {
     __device__ __forceinline__ void begin_row(int y, int x) {
         const int t = turn_of_lane();
         turn = x % 3;
-        table = tile.table(shape.level[0], y * shape.level[0].width);
+        table = tile.table<Steps>(shape.level[0], y * shape.level[0].width);
         own = waiting(t % 2 == 1 ? 2 : (y + t / 2) & 1), late_own = waiting(y & 1);
         box = in_register(image_row(t < 2 ? STRIDE * y + t : shape.image_rows - 1));
 #pragma unroll
@@ -111,11 +114,13 @@ struct Image {
         }
     }
 
-    __device__ __forceinline__ Entries load(int x) const { return Entries(table + x * ENTRIES); }
+    __device__ __forceinline__ typename Steps::Entries load(int x) const {
+        return typename Steps::Entries(table + x * Steps::ENTRIES);
+    }
 
     // Pixel x of level 0, complete but for its ReLU.
-    __device__ __forceinline__ void pixel(int x, float (&a)[2][4], const Entries& entries) {
-        const typename Product::Fragment fragment = through_relu<Product>(a, entries, total);
+    __device__ __forceinline__ void pixel(int x, float (&a)[2][4], const typename Steps::Entries& entries) {
+        const typename Product::Fragment fragment = steps.through(a, entries, total);
 #pragma unroll
         for (int c = 0; c < CHANNELS; ++c) {
             if (c >= channels()) break;
@@ -148,6 +153,7 @@ struct Image {
 
     // After the last row of level 0: the image rows 2 y1, 2 y1 + 1 and 2 y1 + 2 are complete now.
     __device__ __forceinline__ void end(const Window& window) const {
+        steps.finish(tile, 0, total);
         const int t = turn_of_lane();
         if (t == 3) return;
         for (int c = 0; c < channels(); ++c) {

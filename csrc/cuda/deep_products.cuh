@@ -3,8 +3,10 @@
 // Fragment: 16 rows x 16 channels of coefficients of one pixel, the left operand of a product; a lane's part is WORDS
 // words of 16 bytes. Operand: a lane's part of [16 x 8] weights, the right one. Pair: two of those, for both halves of
 // 16 channels; it takes WORDS words too. SCALED: whether operands are scaled by powers of two
-// (deep_scales.cuh); ONE: what slopes of 1 are then.
+// (deep_scales.cuh).
 #pragma once
+
+#include <type_traits>
 
 #include "platform.cuh"
 
@@ -16,7 +18,6 @@ constexpr int LANES = 32;
 struct Bf16x3 {
     static constexpr int WORDS = 2;
     static constexpr bool SCALED = false;
-    static constexpr float ONE = 1.f;
 
     using Operand = uint4;  // high parts in x, y, low parts in z, w
     struct Fragment {
@@ -70,7 +71,6 @@ struct Bf16x3 {
 struct Fp16 {
     static constexpr int WORDS = 1;
     static constexpr bool SCALED = true;
-    static constexpr float ONE = 0x1p-6f;
 
     using Operand = uint2;
     using Fragment = uint4;

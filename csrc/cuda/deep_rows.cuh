@@ -2,7 +2,7 @@
 // time: weights of a linear layer, or of a convolution, or C times those.
 #pragma once
 
-#include "deep_scales.cuh"
+#include "deep_steps.cuh"
 
 namespace glsk::cuda::deep {
 
@@ -45,6 +45,7 @@ __device__ void find_windows(const Pass& pass, const Shape& shape, const Tile& t
 template <class Product, class Words, class Value>
 __device__ __forceinline__ void seed_row(const Pass& pass, const Shape& shape, const Tile& tile, int y, Words* ring,
                                          Sums& sums, Value value) {
+    using Steps = StepsOf<Product, true>;
     const Layer& layer = pass.layer[shape.top];
     const Level& top = shape.level[shape.top];
     const Window window = tile.window(shape, shape.top);
@@ -55,9 +56,9 @@ __device__ __forceinline__ void seed_row(const Pass& pass, const Shape& shape, c
     const float second_scale = Product::SCALED && pass.signs == 1 ? power_of_two(shift_of(pass, tile, second)) : 1.f;
 #pragma unroll 1
     for (int group = 0; group < top.groups; ++group) {
-        const Biases bias(layer, tile.p, group, tile.lane, tile.scale_of_biases<Product>(shape.top));
+        Steps steps = Steps::begin(pass, tile, shape.top, group);
         for (int x = window.x0; x < window.x1; ++x) {
-            const Entries entries(tile.table(top, (y * top.width + x) * top.groups + group));
+            const typename Steps::Entries entries(tile.table<Steps>(top, (y * top.width + x) * top.groups + group));
             float a[2][4];
 #pragma unroll
             for (int e = 0; e < 4; ++e) {
@@ -68,10 +69,10 @@ __device__ __forceinline__ void seed_row(const Pass& pass, const Shape& shape, c
                 half[2 + e % 2] = -half[e % 2];
                 if (pass.signs == 1) half[2 + e % 2] = inside && second >= 0 ? value(second, channel, x) * second_scale : 0.f;
             }
-            const typename Product::Fragment fragment = through_relu<Product>(a, entries, sums);
-            add_biases(a, bias, sums);
+            const typename Product::Fragment fragment = steps.through(a, entries, sums);
             Product::write(fragment, to + ((x - window.x0) * top.groups + group) * FRAGMENT);
         }
+        steps.finish(tile, shape.top, sums);
     }
 }
 

@@ -2,23 +2,20 @@
 // passes.
 //
 // A row is scaled so that its coefficients of the top level are at most 2^LARGEST, by the largest weight that can be
-// among them. The step through a ReLU takes them down by 2^-SHIFT, free of cost, since slopes are what they are
-// multiplied with. The weights of a middle layer are scaled so that the magnitudes of those which meet in one
-// coefficient of the level below sum up to at most 2^SHIFT: then that coefficient is at most 2^LARGEST again. So no
-// operand overflows: FP16 ends at 2^16, and rounding adds 2^-11 a level. Both sides keep room below: 2^-24 is the
-// smallest number, half as much is the largest error of anything that is smaller than 2^-14.
+// among them. The weights of a middle layer are scaled so that the magnitudes of those which meet in one coefficient of
+// the level below sum up to at most 1: then that coefficient is at most 2^LARGEST again. So no operand overflows: FP16
+// ends at 2^16, and rounding adds 2^-10 a level. There is room below: numbers smaller than 2^-14 are wrong by 2^-25 at
+// most. What only meets coefficients (intercepts, biases, the first layer's weights) has 2^LARGEST as its largest.
 //
-// Scaling changes no bit but those of denormals. Constants that rows gain are brought to one scale, of the row alone,
-// by factors on the lines' intercepts, the biases and the box; where such a factor would not be a float, or weights are
-// not finite, it is NaN and so is every bound.
+// Scaling changes no bit but those of denormals. The sums of the constants that rows gain are brought to one scale, of the
+// row alone; where a factor for that would not be a float, or weights are not finite, it is NaN and so is every bound.
 #pragma once
 
 #include "deep.cuh"
 
 namespace glsk::cuda::deep {
 
-constexpr int LARGEST = 15, SHIFT = 6;
-static_assert(Fp16::ONE == 1.f / (1 << SHIFT), "a step through a ReLU scales");
+constexpr int LARGEST = 15;
 constexpr int HEADROOM = 20;      // sums of the constants are smaller than the row by 2^-(LARGEST + HEADROOM)
 constexpr int NO_SHIFT = 1 << 20;  // out of every range, also after adding some
 
@@ -32,9 +29,6 @@ __device__ __forceinline__ int shift_to(int most, float magnitude) {
 __device__ __forceinline__ float power_of_two(int n) {
     return __uint_as_float(n >= -126 && n <= 127 ? static_cast<unsigned>(n + 127) << 23 : 0x7fffffffu);
 }
-
-// What brings constants of coefficients of a scale to the scale of their sums.
-__device__ __forceinline__ float scale_of_constants(int scale) { return power_of_two(-LARGEST - HEADROOM - scale); }
 
 // The larger one, NaN if either is.
 __device__ __forceinline__ float larger(float a, float b) { return a > b || a != a ? a : b; }
@@ -59,11 +53,13 @@ __device__ __forceinline__ float largest(const float* from, std::int64_t size, s
     return most;
 }
 
-// The largest of what the threads of the block have. scratch: a float a thread.
+// The largest of what the threads of the block have. scratch: a float a warp.
 __device__ __forceinline__ float largest_of_block(float mine, float* scratch) {
-    scratch[threadIdx.x] = mine;
+    const int warps = blockDim.x / LANES;
+    for (int lanes = LANES / 2; lanes > 0; lanes /= 2) mine = larger(mine, __shfl_xor_sync(0xffffffffu, mine, lanes));
+    if (threadIdx.x % LANES == 0) scratch[threadIdx.x / LANES] = mine;
     __syncthreads();
-    for (int i = 0; i < static_cast<int>(blockDim.x); ++i) mine = larger(mine, scratch[i]);
+    for (int i = 0; i < warps; ++i) mine = larger(mine, scratch[i]);
     __syncthreads();
     return mine;
 }
@@ -72,30 +68,32 @@ __device__ __forceinline__ float largest_of_block(float mine, float* scratch) {
 __device__ void find_scales(const Pass& pass, const Shape& shape, std::int64_t p, Scales& scales, float* scratch,
                             float* most_of_last) {
     const int me = threadIdx.x, threads = blockDim.x;
-    int scale = 0;  // of a level's coefficients, as a power of two, relative to the row's
-    for (int k = shape.top; k >= 1; --k) {
+    int scale = -LARGEST - HEADROOM;  // what brings a level's coefficients to the scale of the sums
+    for (int k = shape.top; k >= 0; --k) {
         const Layer& layer = pass.layer[k];
         const float* const weight = weight_of<float>(layer, p);
-        float most = 0.f;
-        for (int i = me; i < layer.in_channels * STRIDE * STRIDE; i += threads) {
-            most = larger(most, sum_of_weights(layer, weight, i / 4, i / 2 % 2, i % 2));
+        float most = 0.f, bias = 0.f;
+        if (k > 0) {
+            for (int i = me; i < layer.in_channels * STRIDE * STRIDE; i += threads) {
+                most = larger(most, sum_of_weights(layer, weight, i / 4, i / 2 % 2, i % 2));
+            }
+        } else {
+            const int size = layer.out_channels * layer.in_channels * layer.kernel_height * layer.kernel_width;
+            most = largest(weight, size, me, threads);
         }
-        const int shift = shift_to(SHIFT, largest_of_block(most, scratch));
-        if (me == 0) scales.weights[k] = power_of_two(shift), scales.constants[k] = scale_of_constants(scale);
-        scale += shift - SHIFT;
-    }
-    const Layer& first = pass.layer[0];
-    const int size = first.out_channels * first.in_channels * first.kernel_height * first.kernel_width;
-    const float most = largest(weight_of<float>(first, p), size, me, threads);
-    const int shift = shift_to(SHIFT, largest_of_block(most, scratch));
-    float bias = 0.f;
-    for (int i = me; i < first.out_channels; i += threads) bias = larger(bias, fabsf(bias_of<float>(first, p, i)));
-    const int shift_of_biases = shift_to(SHIFT, largest_of_block(bias, scratch));
-    if (me == 0) {
-        scales.weights[0] = power_of_two(shift), scales.constants[0] = scale_of_constants(scale);
-        scales.box = scale_of_constants(scale - SHIFT + shift);
-        scales.first_biases = power_of_two(shift_of_biases);
-        scales.first_constants = scale_of_constants(scale - SHIFT + shift_of_biases);
+        for (int i = me; i < layer.out_channels; i += threads) bias = larger(bias, fabsf(bias_of<float>(layer, p, i)));
+        const int shift = shift_to(k > 0 ? 0 : LARGEST, largest_of_block(most, scratch));
+        const int shift_of_biases = shift_to(LARGEST, largest_of_block(bias, scratch));
+        if (me == 0) {
+            scales.weights[k] = power_of_two(shift);
+            scales.constants[k] = scale, scales.biases[k] = shift_of_biases;
+            if (k == 0) {
+                scales.box = power_of_two(scale - shift);
+                scales.first_biases = power_of_two(shift_of_biases);
+                scales.first_constants = power_of_two(scale - shift_of_biases);
+            }
+        }
+        scale -= shift;
     }
     const Layer& last = pass.layer[pass.layers - 1];
     const std::int64_t weights = std::int64_t(last.in_channels) * last.kernel_height * last.kernel_width;

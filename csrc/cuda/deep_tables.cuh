@@ -2,7 +2,7 @@
 // sample what its coefficients go through, in global memory, from where it stays in the L1 and L2 caches.
 #pragma once
 
-#include "deep_scales.cuh"
+#include "deep_steps.cuh"
 #include "strided.cuh"
 
 namespace glsk::cuda::deep {
@@ -57,32 +57,49 @@ __device__ void prepare_weights(const Pass& pass, const Shape& shape, std::int64
     }
 }
 
+// What the units of a level go through: calls store(its place in a table [y][x][channel], slope and intercept of the
+// upper line). No line has a steeper one.
+template <class Store>
+__device__ __forceinline__ void lines_of_level(const Pass& pass, int k, int channels, std::int64_t p, std::int64_t b,
+                                               Store store) {
+    const Layer& layer = pass.layer[k];
+    const int area = layer.out_height * layer.out_width;
+    const float* lower = lower_of<float>(layer.around, p, b);
+    const float* upper = upper_of<float>(layer.around, p, b);
+    batched<4>(
+        Strided(1, area), channels,
+        [&](int channel, int, int position) {
+            if (channel >= layer.out_channels) return float2{-1.f, -1.f};  // always inactive
+            if (!layer.relu) return float2{1.f, 1.f};
+            return float2{lower[channel * area + position], upper[channel * area + position]};
+        },
+        [&](int index, const float2& bounds) {
+            const Lines<float> lines = relu_lines(pass.rule, bounds.x, bounds.y);
+            store(index % area * channels + index / area, lines.upper_slope, lines.upper_intercept);
+        });
+}
+
 // Tables [y][x][channel] of every level: slope and intercept of the upper line; and the box, [image channel][row][pair
 // of columns] in padded coordinates: of both columns what any coefficient meets for a lower bound, and what one < 0
 // meets on top of it; the last row is zero.
 template <class Product>
-__device__ void prepare_tables(const Pass& pass, const Shape& shape, std::int64_t p, std::int64_t b, float2* tables,
-                               const Scales& scales) {
+__device__ void prepare_tables(const Pass& pass, const Shape& shape, std::int64_t p, std::int64_t b, float4* tables,
+                               Scales& scales, float* scratch) {
     for (int k = 0; k <= shape.top; ++k) {
-        const Layer& layer = pass.layer[k];
-        const Level& level = shape.level[k];
-        const int channels = level.groups * GROUP, area = level.height * level.width;
-        const float* lower = lower_of<float>(layer.around, p, b);
-        const float* upper = upper_of<float>(layer.around, p, b);
-        float2* to = tables + level.table;
-        const float scale = Product::SCALED ? scales.constants[k] : 1.f;
-        batched<4>(
-            Strided(1, area), channels,
-            [&](int channel, int, int position) {
-                if (channel >= layer.out_channels) return float2{-1.f, -1.f};  // always inactive
-                if (!layer.relu) return float2{1.f, 1.f};
-                return float2{lower[channel * area + position], upper[channel * area + position]};
-            },
-            [&](int index, const float2& bounds) {
-                const Lines<float> lines = relu_lines(pass.rule, bounds.x, bounds.y);
-                to[index % area * channels + index / area] =
-                    float2{lines.upper_slope * Product::ONE, lines.upper_intercept * scale};
-            });
+        const int channels = shape.level[k].groups * GROUP;
+        float scale = 1.f;
+        if (Product::SCALED) {
+            float most = 0.f;
+            lines_of_level(pass, k, channels, p, b,
+                           [&](int, float, float intercept) { most = larger(most, fabsf(intercept)); });
+            const int shift = shift_to(LARGEST, largest_of_block(most, scratch));
+            if (threadIdx.x == 0) scales.intercepts[k] = shift;
+            scale = power_of_two(shift);
+        }
+        float4* const table = tables + shape.level[k].table;
+        lines_of_level(pass, k, channels, p, b, [&](int at, float slope, float intercept) {
+            StepsOf<Product, false>::store(table, at, slope, intercept * scale);
+        });
     }
     const Layer& layer = pass.layer[0];
     const auto at = [&](int channel, int row, int column) {
@@ -91,7 +108,7 @@ __device__ void prepare_tables(const Pass& pass, const Shape& shape, std::int64_
         return float2{slice<float>(pass.x_lower, p, b)[input], slice<float>(pass.x_upper, p, b)[input]};
     };
     const float meets = Product::SCALED ? scales.box : 1.f;
-    float4* box = reinterpret_cast<float4*>(tables) + shape.box;
+    float4* const box = tables + shape.box;
     for (Strided i(shape.image_rows, shape.pairs); i.outer < layer.in_channels; i.next()) {
         const bool last = i.middle == shape.image_rows - 1;
         const int row = last ? -1 : i.middle - layer.pad_height, column = STRIDE * i.inner - layer.pad_width;

@@ -6,7 +6,7 @@
 // above, and each pixel it reads finishes one such cell and begins the next.
 #pragma once
 
-#include "deep.cuh"
+#include "deep_steps.cuh"
 
 namespace glsk::cuda::deep {
 
@@ -88,6 +88,7 @@ __device__ __forceinline__ void walk_row(const Pass& pass, const Shape& shape, c
     // What the pixels of cell q need is asked for before the products that hide how late memory answers.
     const auto first_of = [&](int q) { return STRIDE * q - layer.pad_width; };
     const auto load_one = [&](int x) { return load(min(max(x, x0), x1 - 1)); };
+    using Entries = decltype(load(0));
     const auto finish = [&](int q, Cell& cell, const Entries (&entries)[2]) {
         __syncwarp();  // of what emit shares, other lanes have read by now what they read two pixels ago
 #pragma unroll
@@ -159,17 +160,19 @@ __device__ __forceinline__ void middle_row(const Pass& pass, const Shape& shape,
     const int x0 = tile.window(shape, k - 1).x0;
     uint4* const ring_below = reinterpret_cast<uint4*>(tile.memory + below.ring);
     uint4* const to = ring_below + (y & 1) * below.width * below.groups * FRAGMENT + tile.lane;
+    using Steps = StepsOf<Product, true>;
+    using Entries = typename Steps::Entries;
     for (int group = 0; group < below.groups; ++group) {
-        const Biases bias(pass.layer[k - 1], tile.p, group, tile.lane, tile.scale_of_biases<Product>(k - 1));
-        const float4* const table = tile.table(below, y * below.width * below.groups + group);
+        Steps steps = Steps::begin(pass, tile, k - 1, group);
+        const auto* const table = tile.table<Steps>(below, y * below.width * below.groups + group);
         transposed_row<Product, false>(
             pass, shape, tile, memory, k, group, y, ring,
-            [&](int x) { return Entries(table + x * below.groups * ENTRIES); },
+            [&](int x) { return Entries(table + x * below.groups * Steps::ENTRIES); },
             [&](int x, float (&a)[2][4], const Entries& entries) {
-                const typename Product::Fragment fragment = through_relu<Product>(a, entries, sums);
-                add_biases(a, bias, sums);
+                const typename Product::Fragment fragment = steps.through(a, entries, sums);
                 Product::write(fragment, to + ((x - x0) * below.groups + group) * FRAGMENT);
             });
+        steps.finish(tile, k - 1, sums);
     }
 }
 

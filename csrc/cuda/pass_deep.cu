@@ -87,7 +87,7 @@ __device__ __forceinline__ void back_substitute(const Pass& pass, const Shape& s
         image.begin_row(y, window.x0);
         transposed_row<Product, ONE_GROUP>(
             pass, shape, tile, memory, 1, 0, y, ring(1), [&](int x) { return image.load(x); },
-            [&](int x, float (&a)[2][4], const Entries& entries) { image.pixel(x, a, entries); });
+            [&](int x, float (&a)[2][4], const auto& entries) { image.pixel(x, a, entries); });
         image.end_row(window.x1);
     }
     image.end(window);
@@ -101,8 +101,9 @@ __global__ void __launch_bounds__(MAX_WARPS* LANES, 1) deep_kernel(const Pass pa
     int* counts = reinterpret_cast<int*>(memory + shape.counts);
     const int warp = threadIdx.x / LANES, warps = blockDim.x / LANES;
     uint4* const words = static_cast<uint4*>(pass.workspace) + pass.workspace_per_block * blockIdx.x;
-    float2* const tables = reinterpret_cast<float2*>(words);
+    float4* const tables = reinterpret_cast<float4*>(words);
     Scales& scales = *reinterpret_cast<Scales*>(memory + shape.scales);
+    float* const scratch = reinterpret_cast<float*>(counts);
     float* const most_of_last = reinterpret_cast<float*>(words + shape.last);
     const std::int64_t jobs = pass.members * pass.samples * shape.chunks;
     const std::int64_t end = jobs * (blockIdx.x + 1) / gridDim.x;
@@ -115,11 +116,11 @@ __global__ void __launch_bounds__(MAX_WARPS* LANES, 1) deep_kernel(const Pass pa
         if (unstable == 0) continue;
         for (int i = threadIdx.x; i < unstable; i += blockDim.x) list[i] = row_at(pass, first + list[i]);
         if (prepared != p) {
-            if (Product::SCALED) find_scales(pass, shape, p, scales, reinterpret_cast<float*>(counts), most_of_last);
+            if (Product::SCALED) find_scales(pass, shape, p, scales, scratch, most_of_last);
             prepare_weights<Product>(pass, shape, p, memory, scales);
         }
         prepared = p;
-        prepare_tables<Product>(pass, shape, p, b, tables, scales);
+        prepare_tables<Product>(pass, shape, p, b, tables, scales, scratch);
         __syncthreads();
         const int most = ROWS / pass.signs;
         for (int i = warp * most; i < unstable; i += warps * most) {

@@ -62,6 +62,28 @@ __device__ __forceinline__ unsigned pack_fp16(float low, float high) {
     asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
     return pair;
 }
+// Of two pairs of FP16: 1 where a > b, else 0; the smaller of a and 0, or NaN; a b, or 0 where that is not positive, of a
+// NaN too; a b + c.
+__device__ __forceinline__ unsigned greater_fp16(unsigned a, unsigned b) {
+    unsigned pair;
+    asm("set.gt.f16x2.f16x2 %0, %1, %2;" : "=r"(pair) : "r"(a), "r"(b));
+    return pair;
+}
+__device__ __forceinline__ unsigned negative_fp16(unsigned a) {
+    unsigned pair;
+    asm("min.NaN.f16x2 %0, %1, %2;" : "=r"(pair) : "r"(a), "r"(0));
+    return pair;
+}
+__device__ __forceinline__ unsigned positive_product_fp16(unsigned a, unsigned b) {
+    unsigned pair;
+    asm("fma.rn.relu.f16x2 %0, %1, %2, %3;" : "=r"(pair) : "r"(a), "r"(b), "r"(0));
+    return pair;
+}
+__device__ __forceinline__ unsigned fma_fp16(unsigned a, unsigned b, unsigned c) {
+    unsigned pair;
+    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(pair) : "r"(a), "r"(b), "r"(c));
+    return pair;
+}
 // d = a b + c on tensor cores, the whole warp together: [16 x 16] times [16 x 8] bfloat16, summed in float. With
 // g = lane / 4 and t = lane % 4, and two neighbours in k in each register of a and b:
 //   a.x (row g, k 2t), a.y (row g + 8, k 2t), a.z (row g, k 2t + 8), a.w (row g + 8, k 2t + 8);

@@ -139,6 +139,10 @@ inline unsigned pack_bf16(float low, float high) { return to_bf16(high) << 16 | 
 float from_fp16(std::uint32_t bits);
 std::uint32_t to_fp16(double value);  // to the nearest, ties to even
 inline unsigned pack_fp16(float low, float high) { return to_fp16(high) << 16 | to_fp16(low); }
+unsigned greater_fp16(unsigned a, unsigned b);
+unsigned negative_fp16(unsigned a);
+unsigned positive_product_fp16(unsigned a, unsigned b);
+unsigned fma_fp16(unsigned a, unsigned b, unsigned c);
 
 // mma.sync.m16n8k16, with the layout of the operands in the registers of the warp's lanes that the PTX ISA states.
 void mma_bf16(float (&d)[4], const uint4& a, unsigned b0, unsigned b1, const float (&c)[4],

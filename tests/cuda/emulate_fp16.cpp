@@ -3,6 +3,34 @@
 
 namespace glsk::cuda {
 
+namespace {
+
+// Of a pair's halves; double holds what comes of them to more bits than decide how it is rounded.
+template <class Function>
+unsigned each(unsigned a, unsigned b, unsigned c, Function function) {
+    unsigned pair = 0;
+    for (const unsigned half : {0, 16}) {
+        const auto of = [half](unsigned pairs) { return double(from_fp16(pairs >> half & 0xffff)); };
+        pair |= to_fp16(function(of(a), of(b), of(c))) << half;
+    }
+    return pair;
+}
+
+}  // namespace
+
+unsigned greater_fp16(unsigned a, unsigned b) {
+    return each(a, b, 0, [](double x, double y, double) { return x > y ? 1. : 0.; });
+}
+unsigned negative_fp16(unsigned a) {
+    return each(a, 0, 0, [](double x, double, double) { return x > 0 ? 0. : x; });
+}
+unsigned positive_product_fp16(unsigned a, unsigned b) {
+    return each(a, b, 0, [](double x, double y, double) { return x * y > 0 ? x * y : 0.; });
+}
+unsigned fma_fp16(unsigned a, unsigned b, unsigned c) {
+    return each(a, b, c, [](double x, double y, double z) { return x * y + z; });
+}
+
 float from_fp16(std::uint32_t bits) {
     const int exponent = static_cast<int>(bits >> 10 & 31);
     const float fraction = static_cast<float>(bits & 1023) / 1024;

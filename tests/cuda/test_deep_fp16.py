@@ -123,6 +123,14 @@ def test_constants_of_any_scale(launcher: ModuleType, what: str, factor: float) 
     is_right(given_, launcher)
 
 
+def test_a_slope_just_above_a_half(launcher: ModuleType) -> None:
+    """Rounded it is a half, where the lower line's slope is 0: here it is still 1."""
+    given_ = problem(SMALL, members=1, samples=1)
+    given_.lowers[:] = [torch.full_like(bound, -0.4999) for bound in given_.lowers]
+    given_.uppers[:] = [torch.full_like(bound, 0.5001) for bound in given_.uppers]
+    is_right(given_, launcher)
+
+
 @pytest.mark.parametrize("spec", [False, True])
 def test_a_row_has_a_scale_of_its_own(launcher: ModuleType, spec: bool) -> None:
     """A row times 2^n has its bounds times 2^n, to the bit, whatever the other rows are."""
