@@ -22,8 +22,8 @@ from glsk.ops.branch_planes import taps
 LR_DUALS, LR_SHARES, LAST = 0.1, 0.3, 0.12
 """Adam's steps, and by how much the last is smaller than the first."""
 
-HALVINGS = 12
-"""Of the interval in which the shift is sought that makes shares sum to what they must."""
+NEWTON = 3
+"""Steps to the shift that makes shares sum to what they must."""
 
 BEFORE = 5
 """Iterations without planes, which tell which units' upper bounds a row reads."""
@@ -245,13 +245,15 @@ class _Search:
         return F.pad(values[:, : self.listed.shape[1]], (0, 1)).gather(1, self.units)
 
     def _summing(self, shares: Tensor) -> Tensor:
-        """Shifted, and cut to [0, 1], so that they sum to what they must."""
-        low, high = -shares.amax(dim=-1, keepdim=True), 1 - shares.amin(dim=-1, keepdim=True)
-        for _ in range(HALVINGS):
-            middle = (low + high) / 2
-            more = (self.moves * (shares + middle).clamp_(0, 1)).sum(dim=-1, keepdim=True) > self.wanted
-            low, high = torch.where(more, low, middle), torch.where(more, middle, high)
-        return (shares + high).clamp_(0, 1)
+        """Shifted, and cut to [0, 1], so that they sum to what they must, about: by Newton's steps."""
+        shift = torch.zeros_like(self.wanted)
+        for _ in range(NEWTON):
+            moved = shares + shift
+            cut = moved.clamp(0, 1)
+            missing = self.wanted - (self.moves * cut).sum(dim=-1, keepdim=True)
+            slope = (self.moves * (moved == cut)).sum(dim=-1, keepdim=True)
+            shift = shift + (missing / slope.clamp(min=1e-6)).clamp(-1, 1)
+        return (shares + shift).clamp_(0, 1)
 
     def _down(self) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Bounds [R], the corners [R, n] that the rows pick, and by layer the coefficients on activations."""

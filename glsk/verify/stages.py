@@ -142,6 +142,8 @@ class Window:
             yield from self._settle("branch and bound", "unsat", dict.fromkeys(self.left - open_))
             keep = torch.tensor([p in open_ for p in goals.property[start.goal].tolist()], dtype=torch.bool)
             self.goals = self.goals.take(start.goal)
+            if not self.goals.size:
+                return
         tree = Search(
             bounder, start[keep], self.seconds, until, self.limit // 2, self.settings.clock, self.settings.planes
         )

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import glsk
-from glsk.verify import VerifySettings, verify
+from glsk.verify import VerifySettings, verify, verify_many
 from glsk.verify.engine import Engine, Networks
 from glsk.verify.goals import Goals
 from glsk.verify.property import Box, Halfspaces, Property
@@ -121,3 +121,13 @@ def test_rows_are_refined_in_batches_that_fit() -> None:
         assert torch.cat(found).sort().values.tolist() == list(range(6))
         assert all(int(room(wanted[i]).sum()) <= fit or len(i) == 1 for i in found)
     assert [len(i) for i in batches(torch.ones(600).long(), 10**9)] == [256, 256, 88]
+
+
+def test_a_search_ends_where_refined_bounds_leave_no_goal() -> None:
+    net = random_net(3, (3, 8, 6, 2))
+    x = torch.zeros(3, dtype=torch.float64)
+    least = torch.full((1,), exact_end(net, 0, 1.0, 0.8) - 0.2).double()
+    asked = Property((Box(x - 0.8, x + 0.8),), (Halfspaces(torch.tensor([[1.0, 0.0]]).double(), least),))
+    settings = VerifySettings(input_dimensions=0, refine=RefineSettings(leaves=256, iterations=12))
+    ((_, found),) = verify_many(glsk.BoundedModule(net, (3,)), [asked], timeout=20, settings=settings)
+    assert (found.status, found.stage, found.subproblems) == ("unsat", "branch and bound", 0)
