@@ -26,4 +26,4 @@ def branch_scratch(layers: Sequence[Geometry], dtype: torch.dtype) -> int:
     listed = max(n * max(layer.out_channels, layer.in_channels) for n, layer in zip(taps, layers, strict=True))
     numbers = sum(5 * (n + LANES) + layer.in_height + layer.in_width for n, layer in zip(outputs, layers, strict=True))
     lists = 4 * (numbers + 2 * listed) + 8 * outputs[0]
-    return VECTORS * kept + dtype.itemsize * weights + lists + 26 * (hidden + widest) + 6 * sum(outputs)
+    return VECTORS * kept + dtype.itemsize * weights + lists + 34 * (hidden + widest) + 6 * sum(outputs)

@@ -290,6 +290,8 @@ BAD: dict[str, list[tuple[Callable[[dict[str, Any]], None], str]]] = {
         (argument(extra=torch.zeros(4, dtype=torch.int64)), "extra: expected dense torch.int32"),
         (argument(extra=torch.tensor([0, 30, 0, 0], dtype=torch.int32)), r"extra: every entry must lie in \[-29, 30\)"),
         (argument(columns=torch.zeros(B, 2)), "columns: expected dense torch.int64"),
+        (argument(planes=torch.zeros(B, CONV.out_features, 1)), "planes"),
+        (argument(planes=torch.zeros(B - 1, CONV.out_features, 13)), "planes"),
         (argument(columns=torch.zeros(B, 2, dtype=torch.int64)), r"splits: expected \[4, 2\]"),
         (argument(columns=torch.arange(29).flip(0).expand(B, -1)), "columns: expected units below 29, ascending"),
         (argument(columns=torch.arange(29).expand(B, -1) + 2), "columns: expected units below 29, ascending"),
