@@ -125,8 +125,9 @@ class Code:
         # Loops over fragments lie within loops over cells, for a ring in shared memory and again for one in the L2
         # cache; the costlier counts.
         inner = max(total for n, total in loops if n == each and total < 100)
-        both = (total for n, total in loops if n == 2 * each + 2 * more and total not in last.values())
-        middle = max(both) - 2 * inner
+        # A cell below two rows begins with the products of one fragment, outside of these loops.
+        both = (total for n, total in loops if n == 3 * each + 2 * more and total not in last.values())
+        middle = max(both) - 3 * inner
         taps, channel = 4 * HALF * min(2, kind.parts), 36 + 4 * kind.parts
         return cls(last, middle, inner, channel, parts=kind.parts, constants=kind.constants, taps=taps)
 

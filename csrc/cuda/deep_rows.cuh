@@ -67,7 +67,9 @@ __device__ __forceinline__ void seed_row(const Pass& pass, const Shape& shape, c
                 float(&half)[4] = a[e / 2];
                 half[e % 2] = inside && first >= 0 ? value(first, channel, x) * scale : 0.f;
                 half[2 + e % 2] = -half[e % 2];
-                if (pass.signs == 1) half[2 + e % 2] = inside && second >= 0 ? value(second, channel, x) * second_scale : 0.f;
+                if (pass.signs == 1) {
+                    half[2 + e % 2] = inside && second >= 0 ? value(second, channel, x) * second_scale : 0.f;
+                }
             }
             const typename Product::Fragment fragment = steps.through(a, entries, sums);
             Product::write(fragment, to + ((x - window.x0) * top.groups + group) * FRAGMENT);

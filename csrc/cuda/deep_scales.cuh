@@ -7,8 +7,9 @@
 // ends at 2^16, and rounding adds 2^-10 a level. There is room below: numbers smaller than 2^-14 are wrong by 2^-25 at
 // most. What only meets coefficients (intercepts, biases, the first layer's weights) has 2^LARGEST as its largest.
 //
-// Scaling changes no bit but those of denormals. The sums of the constants that rows gain are brought to one scale, of the
-// row alone; where a factor for that would not be a float, or weights are not finite, it is NaN and so is every bound.
+// Scaling changes no bit but those of denormals. The sums of the constants that rows gain are brought to one scale, of
+// the row alone; where a factor for that would not be a float, or weights are not finite, it is NaN and so is every
+// bound.
 #pragma once
 
 #include "deep.cuh"
@@ -33,8 +34,8 @@ __device__ __forceinline__ float power_of_two(int n) {
 // The larger one, NaN if either is.
 __device__ __forceinline__ float larger(float a, float b) { return a > b || a != a ? a : b; }
 
-// The sum of the magnitudes of the weights that meet in a coefficient of the level below: of one channel and of rows and
-// columns of one parity, since strides are 2.
+// The sum of the magnitudes of the weights that meet in a coefficient of the level below: of one channel and of rows
+// and columns of one parity, since strides are 2.
 __device__ __forceinline__ float sum_of_weights(const Layer& layer, const float* weight, int channel, int py, int px) {
     float sum = 0.f;
     for (int out = 0; out < layer.out_channels; ++out) {

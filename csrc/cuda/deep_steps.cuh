@@ -2,9 +2,9 @@
 // channels of a level, in float numbers or in halves.
 //
 // Steps: Entries are a lane's part of the lines of 16 channels of one pixel, loaded before they are needed. through()
-// takes complete coefficients [half of the channels][as in the accumulator of a product] of a ReLU's outputs to those of
-// its inputs, as an operand. finish() adds to the rows' sums what has not been added yet. with_biases: whether a row also
-// gains what the biases below are times those; level 0 gains that in another way (deep_image.cuh).
+// takes complete coefficients [half of the channels][as in the accumulator of a product] of a ReLU's outputs to those
+// of its inputs, as an operand. finish() adds to the rows' sums what has not been added yet. WITH_BIASES: whether a row
+// also gains the coefficients times the biases below; level 0 gains that in another way (deep_image.cuh).
 #pragma once
 
 #include "deep_scales.cuh"
@@ -74,8 +74,8 @@ struct FloatSteps {
 };
 
 // In halves, two channels at once. The constants are sums over 16 channels, too, so that tensor cores find them: the
-// negative coefficients times the intercepts, and the coefficients below times the biases. All columns of those operands
-// are the same, so each lane has the whole sum, of which a quarter is its part.
+// negative coefficients times the intercepts, and the coefficients below times the biases. All columns of those
+// operands are the same, so each lane has the whole sum, of which a quarter is its part.
 template <bool WITH_BIASES>
 struct HalfSteps {
     using Entry = uint4;  // of four channels, as pairs: slopes in x, y, intercepts in z, w

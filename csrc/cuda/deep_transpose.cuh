@@ -112,15 +112,20 @@ __device__ __forceinline__ void walk_row(const Pass& pass, const Shape& shape, c
             add(now, next, next, zero, a, taps[0]);
             if (ROWS == 2) add(now, next, now, next, other, taps[ONE_GROUP ? ROWS - 1 : 0]);
         } else {
-            now = next, next = zero;
+            const auto after = [&](const Words* at, int row, int group) {
+                return group + 1 < groups ? at + FRAGMENT : row + 1 < ROWS ? pixel(q, row + 1) : pixel(later, 0);
+            };
+            const Words* at = after(pixel(q, 0), 0, 0);
+            const Fragment begins = upcoming;  // both cells
+            upcoming = fragment(at);
+            load_taps(taps[0], 0, 0);
+            add(now, next, next, zero, begins, taps[0]);
 #pragma unroll
             for (int row = 0; row < ROWS; ++row) {
-                const Words* at = pixel(q, row);
-                const Words* const then = row + 1 < ROWS ? pixel(q, row + 1) : pixel(later, 0);
 #pragma unroll 1
-                for (int group = 0; group < groups; ++group) {
+                for (int group = row == 0 ? 1 : 0; group < groups; ++group) {
                     const Fragment a = upcoming;
-                    at = group + 1 < groups ? at + FRAGMENT : then;
+                    at = after(at, row, group);
                     upcoming = fragment(at);
                     load_taps(taps[0], row, group);
                     add(now, next, now, next, a, taps[0]);

@@ -248,7 +248,8 @@ std::size_t deep_workspace(const Pass& pass) {
 void run_deep(Pass pass, void* stream, const Allocate& allocate) {
     deep::with_shape(pass, [&](const deep::Shape& shape) {
         const bool fp16 = pass.products == Products::fp16;
-        const auto kernel = fp16 ? deep::kernel_for<deep::Fp16>(pass, shape) : deep::kernel_for<deep::Bf16x3>(pass, shape);
+        const auto kernel =
+            fp16 ? deep::kernel_for<deep::Fp16>(pass, shape) : deep::kernel_for<deep::Bf16x3>(pass, shape);
         deep::launch_deep(pass, shape, kernel, stream, allocate);
     });
 }

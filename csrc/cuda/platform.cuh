@@ -62,8 +62,8 @@ __device__ __forceinline__ unsigned pack_fp16(float low, float high) {
     asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
     return pair;
 }
-// Of two pairs of FP16: 1 where a > b, else 0; the smaller of a and 0, or NaN; a b, or 0 where that is not positive, of a
-// NaN too; a b + c.
+// Of two pairs of FP16: 1 where a > b, else 0; the smaller of a and 0, or NaN; a b, or 0 where that is not positive, of
+// a NaN too; a b + c.
 __device__ __forceinline__ unsigned greater_fp16(unsigned a, unsigned b) {
     unsigned pair;
     asm("set.gt.f16x2.f16x2 %0, %1, %2;" : "=r"(pair) : "r"(a), "r"(b));
