@@ -40,7 +40,7 @@ class PlaneSettings:
     """
 
     iterations: int = 60
-    again: int = 20
+    again: int = 40
     hidden: int = 30
 
 
