@@ -18,8 +18,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 COMPLETE := $(VENV)/.complete
 SOURCES := CMakeLists.txt $(shell find csrc -type f 2>/dev/null)
-# C++ that .clang-format has laid out.
-FORMATTED = $(filter-out csrc/cpu/branch% csrc/cpu/types.h,$(wildcard csrc/cpu/*.h csrc/cpu/*.cpp))
+# What .clang-format lays out.
+FORMATTED = $(wildcard $(foreach kind,h cpp cu cuh,csrc/*.$(kind) csrc/*/*.$(kind)))
 # A folder is newer when a file has come or gone: an editable install knows modules by their files.
 FOLDERS := $(shell find glsk kernels -type d -not -name __pycache__ 2>/dev/null)
 

@@ -98,7 +98,8 @@ class BranchWorker {
       }
       T* to = out + q0 * a.width + at.begin;
       for (int v = 0; v * L < count; ++v)
-        store_lanes<T>(tile.low + v * L, VL, at.count, count - v * L < L ? count - v * L : L, to + v * L * a.width, a.width);
+        store_lanes<T>(tile.low + v * L, VL, at.count, count - v * L < L ? count - v * L : L, to + v * L * a.width,
+                       a.width);
     }
     for (int s = 0; a.columns && s < count; ++s) {  // columns past the last
       const int64_t* columns = a.columns + tile.image[s] * a.width;

@@ -24,18 +24,18 @@ template <class T>
 struct BranchLayer {
   Geometry g;
   bool last;
-  T rest;               // 1 - leak
-  T* weight;            // [kh * kw][cout][cin]
-  const T* bias;        // null: zeros
+  T rest;         // 1 - leak
+  T* weight;      // [kh * kw][cout][cin]
+  const T* bias;  // null: zeros
   Window window;
-  int *begin, *plain;   // [pixels + 1] a pixel's first unit; [pixels] how many of them are plain
+  int *begin, *plain;       // [pixels + 1] a pixel's first unit; [pixels] how many of them are plain
   int *channel, *at, *row;  // [units]: their channel, and where it stands among coefficients and weights of outputs
-  T* coef;              // [pixels][cout][V][LANES]; zeros where no unit is alive
-  T* record;            // [units with duals][FIELDS][V][LANES]
-  Roles* roles;         // [units with duals][V]
-  int64_t first;        // in packed units
-  Kind* kinds;          // [outputs], those of which the lists are
-  bool known;           // the lists are of the whole layer, and of `kinds`
+  T* coef;                  // [pixels][cout][V][LANES]; zeros where no unit is alive
+  T* record;                // [units with duals][FIELDS][V][LANES]
+  Roles* roles;             // [units with duals][V]
+  int64_t first;            // in packed units
+  Kind* kinds;              // [outputs], those of which the lists are
+  bool known;               // the lists are of the whole layer, and of `kinds`
 };
 
 // The lists of a layer, by the kind of each unit of its window; made(unit, coefficient) of each that is alive.
@@ -125,8 +125,10 @@ GLSK_INLINE void make_record(const T* low, const T* up, int pitch, const Roles* 
     Vec<T> slope = (active & good) ? one : lines.slope_neg;
     slope = (inactive & good) ? least : slope;
     Vec<T> q = u > -l ? one : zero;
-    if (start) q = load<T>(start + v * L);
-    else q = split ? zero : q;
+    if (start)
+      q = load<T>(start + v * L);
+    else
+      q = split ? zero : q;
     q = q < 0 ? zero : q;
     q = (unstable & (q > 1)) ? one : q;
     q = (unstable | split) ? q : zero;

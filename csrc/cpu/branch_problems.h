@@ -86,7 +86,8 @@ class BranchProblems {
   void mark_lanes(int64_t at, int64_t length, Roles* to) const {
     for (int s = 0, next; a.splits && s < VL; s = next) {
       uint32_t bits = 0;
-      for (next = s; next < VL && next / L == s / L && parent[next] == parent[s]; ++next) bits |= uint32_t(1) << next % L;
+      for (next = s; next < VL && next / L == s / L && parent[next] == parent[s]; ++next)
+        bits |= uint32_t(1) << next % L;
       mark_splits<V>(a.splits + parent[s] * a.width + at, length, bits, to + s / L);
     }
   }

@@ -36,7 +36,8 @@ __attribute__((noinline)) void branch_sums(const AliveList& list, const T* coef,
 #pragma GCC unroll 8
   for (int i = 0; i < N; ++i)
 #pragma GCC unroll 2
-    for (int v = 0; v < V; ++v) store<T>(sums + (i * V + v) * L, K == 2 ? acc[0][i][v] + acc[K - 1][i][v] : acc[0][i][v]);
+    for (int v = 0; v < V; ++v)
+      store<T>(sums + (i * V + v) * L, K == 2 ? acc[0][i][v] + acc[K - 1][i][v] : acc[0][i][v]);
 }
 
 template <class T, int V>

@@ -101,10 +101,10 @@ class BranchTile : public BranchProblems<T, V> {
 
   BranchLayer<T>* layers = nullptr;
   Window input;
-  T *ends, *corner;   // [inputs][V][2][LANES]; [inputs][V][LANES]
-  T* beside;          // as corner: what planes make of the rows; null without planes
+  T *ends, *corner;           // [inputs][V][2][LANES]; [inputs][V][LANES]
+  T* beside;                  // as corner: what planes make of the rows; null without planes
   uint64_t* alive = nullptr;  // of layer 0, as Step has it
-  T* low;             // [widest][V][LANES], room for what is loaded or stored
+  T* low;                     // [widest][V][LANES], room for what is loaded or stored
 
  private:
   int* numbers = nullptr;
@@ -177,8 +177,7 @@ class BranchTile : public BranchProblems<T, V> {
       // Contiguous pieces: all of it, or rows of the window.
       const int64_t pieces = whole ? 1 : int64_t(g.cout) * (w.y1 - w.y0), length = whole ? n : w.width();
       for (int64_t i = 0; i < pieces; ++i) {
-        const int64_t from =
-            whole ? 0 : (i / (w.y1 - w.y0) * g.oh + w.y0 + i % (w.y1 - w.y0)) * g.ow + w.x0;
+        const int64_t from = whole ? 0 : (i / (w.y1 - w.y0) * g.oh + w.y0 + i % (w.y1 - w.y0)) * g.ow + w.x0;
         load_piece(layer, from, length);
       }
       if (a.columns) alike ? load_span(layer) : load_columns(layer);
@@ -215,8 +214,7 @@ class BranchTile : public BranchProblems<T, V> {
     const int64_t units = a.units, at = layer.first + from;
     const bool leaky = layer.rest != 1;
     if (!a.columns) {
-      if (a.start)
-        load_some([&](int s) { return start_of(s); }, at, length, started + from * VL, VL);
+      if (a.start) load_some([&](int s) { return start_of(s); }, at, length, started + from * VL, VL);
       mark_lanes(at, length, marks + from * V);
     }
     if (alike) {

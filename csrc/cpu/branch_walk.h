@@ -87,8 +87,8 @@ class BranchWalk {
             for (; k < stop && k < plain; ++k, y_ += VL)
               for (int v = 0; v < V; ++v) store<T>(to + layer.at[k] + v * L, load<T>(y_ + v * L) + bias(layer, k));
             for (; k < stop; ++k, y_ += VL, record += FIELDS * VL, roles += V)
-              ascend<T, V>(layer.rest, y_, bias(layer, k), plane_at(j, roles, layer.channel[k], y, x), record, roles, step,
-                           better, to + layer.at[k]);
+              ascend<T, V>(layer.rest, y_, bias(layer, k), plane_at(j, roles, layer.channel[k], y, x), record, roles,
+                           step, better, to + layer.at[k]);
           }
         }
     }

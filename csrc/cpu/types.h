@@ -26,10 +26,10 @@ inline Geometry as_convolution(const Geometry& g, const Geometry* before) {
 template <class T>
 struct Layer {
   Geometry g;
-  T leak;                  // slope below zero of the activation that follows
-  const T* weight;         // [members, cout, cin, kh, kw], each member contiguous
-  int64_t weight_stride;   // from one member to the next, in elements
-  const T* bias;           // [members, cout]; null reads as zeros
+  T leak;                 // slope below zero of the activation that follows
+  const T* weight;        // [members, cout, cin, kh, kw], each member contiguous
+  int64_t weight_stride;  // from one member to the next, in elements
+  const T* bias;          // [members, cout]; null reads as zeros
   int64_t bias_stride;
 };
 
@@ -41,9 +41,9 @@ enum Rule { ADAPTIVE, PARALLEL, MASK };
 // activation follows.
 template <class T>
 struct Inner {
-  const T* lower;          // [members, samples, outputs]
+  const T* lower;  // [members, samples, outputs]
   const T* upper;
-  const T* lines;          // [.., 4, outputs]: lower slope and intercept, upper slope and intercept
+  const T* lines;               // [.., 4, outputs]: lower slope and intercept, upper slope and intercept
   int64_t member, sample, row;  // strides of lines; 0 where they are shared
 };
 
@@ -52,17 +52,17 @@ template <class T>
 struct PassArgs {
   int members, samples, depth;
   const Layer<T>* layers;
-  const Inner<T>* inner;   // [depth - 1]
+  const Inner<T>* inner;  // [depth - 1]
   Rule rule;
-  const T* x_lower;        // [members or 1, samples, inputs]
+  const T* x_lower;  // [members or 1, samples, inputs]
   const T* x_upper;
-  int64_t box_stride;      // from one member's box to the next; 0 when they share it
-  const T* C;              // [samples, rows, outputs], or null: the outputs themselves
+  int64_t box_stride;  // from one member's box to the next; 0 when they share it
+  const T* C;          // [samples, rows, outputs], or null: the outputs themselves
   int rows;
-  const T* known_lower;    // [members, samples, outputs] or null: rows these prove stable keep them
+  const T* known_lower;  // [members, samples, outputs] or null: rows these prove stable keep them
   const T* known_upper;
-  T* lower;                // [members, samples, rows]
-  T* upper;                // null: not wanted
+  T* lower;  // [members, samples, rows]
+  T* upper;  // null: not wanted
   int threads;
 };
 
@@ -71,12 +71,12 @@ template <class T>
 struct IbpArgs {
   int members, samples;
   Layer<T> layer;
-  const T* in_lower;       // [members or 1, samples, inputs]
+  const T* in_lower;  // [members or 1, samples, inputs]
   const T* in_upper;
-  int64_t in_stride;       // 0 when the members share the box
-  bool relu;               // both ends pass an activation of slope in_leak below zero first
+  int64_t in_stride;  // 0 when the members share the box
+  bool relu;          // both ends pass an activation of slope in_leak below zero first
   T in_leak;
-  T* lower;                // [members, samples, outputs]
+  T* lower;  // [members, samples, outputs]
   T* upper;
   int threads;
 };
@@ -89,49 +89,49 @@ template <class T>
 struct ChainArgs {
   int members, samples, depth;
   const Layer<T>* layers;
-  const T* x_lower;        // [samples, inputs], shared by the members
+  const T* x_lower;  // [samples, inputs], shared by the members
   const T* x_upper;
-  const T* C;              // [samples, rows, outputs] or null
-  int rows;                // outputs, if C is null
+  const T* C;  // [samples, rows, outputs] or null
+  int rows;    // outputs, if C is null
   Method method;
-  bool prune;              // CROWN, DeepZ: rows that intervals from the layer before prove stable keep those bounds
-  T* lower;                // [members, samples, rows]
-  T* upper;                // null: not wanted
-  T* hidden;               // [members, samples, 2, units of layers 0..depth-2] or null: their bounds, kept
+  bool prune;  // CROWN, DeepZ: rows that intervals from the layer before prove stable keep those bounds
+  T* lower;    // [members, samples, rows]
+  T* upper;    // null: not wanted
+  T* hidden;   // [members, samples, 2, units of layers 0..depth-2] or null: their bounds, kept
   int threads;
 };
 
 // Where the gradients of one layer go; null: not wanted. All are contiguous; weight and bias hold zeros before.
 template <class T>
 struct LayerGradient {
-  T* weight;               // [members, cout, cin, kh, kw]
-  T* bias;                 // [members, cout]
-  T* lower;                // a pass: [members, samples, outputs] of the bounds that lines are made from
+  T* weight;  // [members, cout, cin, kh, kw]
+  T* bias;    // [members, cout]
+  T* lower;   // a pass: [members, samples, outputs] of the bounds that lines are made from
   T* upper;
-  T* lines;                // a pass: [members, samples, rows or 1, 4, outputs]
+  T* lines;                         // a pass: [members, samples, rows or 1, 4, outputs]
   bool inner, radius, own, merged;  // what the weights' share may come from: set by the kernel
 };
 
 template <class T>
 struct PassGradientArgs {
-  PassArgs<T> pass;        // its outputs are not touched
-  const T* d_lower;        // [members, samples, rows]: the gradient of what is differentiated by the bounds
-  const T* d_upper;        // null: none
+  PassArgs<T> pass;  // its outputs are not touched
+  const T* d_lower;  // [members, samples, rows]: the gradient of what is differentiated by the bounds
+  const T* d_upper;  // null: none
   const LayerGradient<T>* layers;
-  T* x_lower;              // [members or 1, samples, inputs] or null
+  T* x_lower;  // [members or 1, samples, inputs] or null
   T* x_upper;
-  T* C;                    // [samples, rows, outputs] or null
-  int groups;              // partial sums a member; fixed by the caller, since it decides the order of additions
+  T* C;        // [samples, rows, outputs] or null
+  int groups;  // partial sums a member; fixed by the caller, since it decides the order of additions
 };
 
 template <class T>
 struct ChainGradientArgs {
-  ChainArgs<T> chain;      // its outputs are not touched; `hidden` may hold the bounds that the forward kept
+  ChainArgs<T> chain;  // its outputs are not touched; `hidden` may hold the bounds that the forward kept
   const T* d_lower;
   const T* d_upper;
-  const T* d_hidden;       // as `hidden`, or null
+  const T* d_hidden;  // as `hidden`, or null
   const LayerGradient<T>* layers;
-  T* x_lower;              // [samples, inputs] or null
+  T* x_lower;  // [samples, inputs] or null
   T* x_upper;
   T* C;
   int groups;
@@ -144,7 +144,7 @@ struct IbpGradientArgs {
   const T* d_lower;
   const T* d_upper;
   LayerGradient<T> layer;
-  T* in_lower;             // [members or 1, samples, inputs] or null
+  T* in_lower;  // [members or 1, samples, inputs] or null
   T* in_upper;
   int groups;
 };
@@ -155,7 +155,7 @@ template <class T>
 struct OptimisedArgs {
   PassArgs<T> pass;
   int iterations;
-  T rate, decay;           // the rate of iteration i is rate * decay^i
+  T rate, decay;  // the rate of iteration i is rate * decay^i
 };
 
 // Lower bounds of rows for subproblems of branch and bound: boxes of images, splits of hidden units, and duals (slopes of
@@ -166,11 +166,11 @@ struct BranchArgs {
   const Layer<T>* layers;
   int64_t subproblems;
   int rows;
-  int64_t units;           // of layers 0..depth-2, packed
-  int64_t width;           // columns of splits, start, duals and coefficients: units, or as `columns` says
-  const T* x_lower;        // [images, inputs]
+  int64_t units;     // of layers 0..depth-2, packed
+  int64_t width;     // columns of splits, start, duals and coefficients: units, or as `columns` says
+  const T* x_lower;  // [images, inputs]
   const T* x_upper;
-  const T* lower;          // [images, units]
+  const T* lower;  // [images, units]
   const T* upper;
   const int64_t* index;    // [subproblems] their images, or null: one each
   const int8_t* splits;    // [parents, width] or null
@@ -183,10 +183,10 @@ struct BranchArgs {
   const T* planes;         // [images, outputs of layer 0, taps + 1] affine upper bounds of activations, or null
   int iterations;
   T rate_alpha, rate_beta, decay;
-  T* bounds;               // [subproblems, rows]
-  T* duals;                // [subproblems, rows, width] or null
-  T* coefficients;         // the same; of free units
-  T* corner;               // [subproblems, rows, inputs] or null
+  T* bounds;        // [subproblems, rows]
+  T* duals;         // [subproblems, rows, width] or null
+  T* coefficients;  // the same; of free units
+  T* corner;        // [subproblems, rows, inputs] or null
   int threads;
 };
 
@@ -195,17 +195,17 @@ template <class T>
 struct AscentArgs {
   int members, samples, points, depth;  // points: of every sample
   const Layer<T>* layers;
-  const T* start;          // [members or 1, samples, start_points, inputs]
-  int64_t start_stride;    // from one member to the next; 0 where they share it
-  int start_points;        // points, or 1: of every sample they start as one
-  const T* lower;          // [members or 1, samples, inputs]
+  const T* start;        // [members or 1, samples, start_points, inputs]
+  int64_t start_stride;  // from one member to the next; 0 where they share it
+  int start_points;      // points, or 1: of every sample they start as one
+  const T* lower;        // [members or 1, samples, inputs]
   const T* upper;
   int64_t box_stride;
-  const T* rows;           // [samples, points, outputs], or null
-  const int64_t* labels;   // [samples], without rows
+  const T* rows;          // [samples, points, outputs], or null
+  const int64_t* labels;  // [samples], without rows
   T step;
   int steps;
-  T* out;                  // [members, samples, points, inputs]
+  T* out;  // [members, samples, points, inputs]
   int threads;
 };
 

@@ -46,7 +46,7 @@ struct OnDevice {
     OnDevice(const OnDevice&) = delete;
     OnDevice& operator=(const OnDevice&) = delete;
 
-private:
+   private:
     void* guard_;
 };
 

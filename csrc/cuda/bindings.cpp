@@ -57,9 +57,9 @@ Products products(const std::string& name) {
 Layer layer(const std::int64_t* fields, const WeightArgument& weight, const WeightArgument& bias) {
     Layer result = {};
     int* const targets[WIDTH] = {
-        &result.in_channels,   &result.in_height,    &result.in_width,      &result.out_channels, &result.out_height,
-        &result.out_width,     &result.kernel_height, &result.kernel_width, &result.stride_height, &result.stride_width,
-        &result.pad_height,    &result.pad_width,    &result.relu};
+        &result.in_channels, &result.in_height,     &result.in_width,     &result.out_channels,  &result.out_height,
+        &result.out_width,   &result.kernel_height, &result.kernel_width, &result.stride_height, &result.stride_width,
+        &result.pad_height,  &result.pad_width,     &result.relu};
     for (std::size_t i = 0; i < WIDTH; ++i) {
         if (fields[i] < 0 || fields[i] > 0x7fffffff) throw std::invalid_argument("geometry: out of range");
         *targets[i] = static_cast<int>(fields[i]);
@@ -127,8 +127,15 @@ void run_ibp(int device, Address stream, bool is_double, std::int64_t members, s
              Address out_upper) {
     if (geometry.size() != WIDTH) throw std::invalid_argument("geometry: expected one layer");
     const OnDevice on(device);
-    const Interval interval = {members,     samples, relu, leak, view(lower), view(upper), pointer(out_lower),
-                               pointer(out_upper), layer(geometry.data(), weight, bias)};
+    const Interval interval = {members,
+                               samples,
+                               relu,
+                               leak,
+                               view(lower),
+                               view(upper),
+                               pointer(out_lower),
+                               pointer(out_upper),
+                               layer(geometry.data(), weight, bias)};
     glsk::cuda::run_ibp(interval, is_double, pointer(stream));
 }
 
@@ -138,8 +145,8 @@ void run_ibp_backward(int device, Address stream, bool is_double, std::int64_t m
                       const std::function<Address(std::size_t)>& allocate) {
     if (geometry.size() != WIDTH) throw std::invalid_argument("geometry: expected one layer");
     const OnDevice on(device);
-    const Interval interval = {members, samples, relu,    leak,
-                               view(lower), view(upper), nullptr, nullptr, layer(geometry.data(), weight, {})};
+    const Interval interval = {
+        members, samples, relu, leak, view(lower), view(upper), nullptr, nullptr, layer(geometry.data(), weight, {})};
     const glsk::cuda::IntervalGradient gradient = {pointer(at[0]), pointer(at[1]), pointer(at[2]), pointer(at[3])};
     glsk::cuda::run_ibp_backward(interval, gradient, is_double, pointer(stream),
                                  [&](std::size_t bytes) { return pointer(allocate(bytes)); });
@@ -153,19 +160,19 @@ PYBIND11_MODULE(_CUDA, module) {
 
     py::class_<PassArguments>(module, "Pass", py::module_local())
         .def(py::init([](std::int64_t members, std::int64_t samples, std::int64_t rows, int signs, std::string rule,
-                         std::string products, bool is_double, std::vector<std::int64_t> geometry, std::vector<WeightArgument> weights,
-                         std::vector<WeightArgument> biases, std::vector<AroundArgument> arounds,
-                         std::vector<double> leaks, ViewArgument x_lower, ViewArgument x_upper, ViewArgument C,
-                         ViewArgument known_lower, ViewArgument known_upper, Address lower, Address upper) {
-                 return PassArguments{members,   samples,  rows,    signs,   rule,   products,
-                                      is_double, geometry, weights, biases,  arounds,
-                                      leaks,     x_lower,  x_upper, C,       known_lower,
-                                      known_upper, lower,  upper};
+                         std::string products, bool is_double, std::vector<std::int64_t> geometry,
+                         std::vector<WeightArgument> weights, std::vector<WeightArgument> biases,
+                         std::vector<AroundArgument> arounds, std::vector<double> leaks, ViewArgument x_lower,
+                         ViewArgument x_upper, ViewArgument C, ViewArgument known_lower, ViewArgument known_upper,
+                         Address lower, Address upper) {
+                 return PassArguments{members,  samples,     rows,        signs,   rule,  products, is_double,
+                                      geometry, weights,     biases,      arounds, leaks, x_lower,  x_upper,
+                                      C,        known_lower, known_upper, lower,   upper};
              }),
              py::kw_only(), py::arg("members"), py::arg("samples"), py::arg("rows"), py::arg("signs"), py::arg("rule"),
-             py::arg("products"), py::arg("is_double"), py::arg("geometry"), py::arg("weights"), py::arg("biases"), py::arg("arounds"),
-             py::arg("leaks"), py::arg("x_lower"), py::arg("x_upper"), py::arg("C"), py::arg("known_lower"),
-             py::arg("known_upper"), py::arg("lower"), py::arg("upper"));
+             py::arg("products"), py::arg("is_double"), py::arg("geometry"), py::arg("weights"), py::arg("biases"),
+             py::arg("arounds"), py::arg("leaks"), py::arg("x_lower"), py::arg("x_upper"), py::arg("C"),
+             py::arg("known_lower"), py::arg("known_upper"), py::arg("lower"), py::arg("upper"));
 
     module.def("run_pass", &run_pass, py::arg("device"), py::arg("stream"), py::arg("arguments"), py::arg("variant"),
                py::arg("allocate"), "Launch a pass; returns the name of the kernel that serves it.");
@@ -194,10 +201,11 @@ PYBIND11_MODULE(_CUDA, module) {
             return std::pair(glsk::cuda::backward_block_bytes(pass, arguments.is_double),
                              glsk::cuda::backward_blocks(pass, arguments.is_double));
         },
-        py::arg("device"), py::arg("arguments"), "Bytes of a thread block of a pass's gradient, and how many there are at most.");
+        py::arg("device"), py::arg("arguments"),
+        "Bytes of a thread block of a pass's gradient, and how many there are at most.");
     module.def("run_ibp", &run_ibp, py::arg("device"), py::arg("stream"), py::arg("is_double"), py::arg("members"),
-               py::arg("samples"), py::arg("geometry"), py::arg("relu"), py::arg("leak"), py::arg("weight"), py::arg("bias"),
-               py::arg("lower"), py::arg("upper"), py::arg("out_lower"), py::arg("out_upper"));
+               py::arg("samples"), py::arg("geometry"), py::arg("relu"), py::arg("leak"), py::arg("weight"),
+               py::arg("bias"), py::arg("lower"), py::arg("upper"), py::arg("out_lower"), py::arg("out_upper"));
     module.def("run_ibp_backward", &run_ibp_backward, py::arg("device"), py::arg("stream"), py::arg("is_double"),
                py::arg("members"), py::arg("samples"), py::arg("geometry"), py::arg("relu"), py::arg("leak"),
                py::arg("weight"), py::arg("lower"), py::arg("upper"), py::arg("addresses"), py::arg("allocate"),

@@ -10,10 +10,10 @@
 namespace glsk::cuda::deep {
 
 constexpr int MAX_LEVELS = 5, MAX_WARPS = 8, MAX_CHUNK = 1024;
-constexpr int ROWS = 16;              // one-sided rows of a tile
-constexpr int GROUP = 16;             // channels of a fragment
-constexpr int KERNEL = 4;             // side of the middle convolutions; smaller ones are filled up with zeros
-constexpr int FIRST_KERNEL = 5;       // side of the first one
+constexpr int ROWS = 16;         // one-sided rows of a tile
+constexpr int GROUP = 16;        // channels of a fragment
+constexpr int KERNEL = 4;        // side of the middle convolutions; smaller ones are filled up with zeros
+constexpr int FIRST_KERNEL = 5;  // side of the first one
 constexpr int STRIDE = 2;
 
 struct Level {
@@ -41,7 +41,7 @@ struct Shape {
     unsigned own, own_bytes;   // the warps' parts begin at own
     unsigned windows, sums;    // bytes from a warp's part
     unsigned list, counts, scales, total;
-    unsigned box, last;        // float4s from the start of a block's tables: the last: what is known of the last layer
+    unsigned box, last;  // float4s from the start of a block's tables: the last: what is known of the last layer
     unsigned table_words, spill_words;  // 16-byte words of global memory: of a block's tables, of a warp's ring
     Level level[MAX_LEVELS];
 
@@ -102,11 +102,11 @@ struct Sums {
 // What a warp works on.
 struct Tile {
     std::int64_t p, b;
-    const float4* tables;    // of this member and sample
-    unsigned char* memory;   // the warp's part of shared memory
-    uint4* spill;            // and of global memory
-    const int* rows;         // units of the last layer, or rows of C
-    int count;               // of them
+    const float4* tables;   // of this member and sample
+    unsigned char* memory;  // the warp's part of shared memory
+    uint4* spill;           // and of global memory
+    const int* rows;        // units of the last layer, or rows of C
+    int count;              // of them
     int lane;
     const Scales* scales;       // where products are scaled
     const float* most_of_last;  // and of each output of the last layer the largest weight

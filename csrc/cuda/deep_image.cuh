@@ -29,11 +29,11 @@ struct Image {
     Sums& total;
     Operand taps[3];
     float slot[CHANNELS][3][4], late[CHANNELS][4];
-    int turn;                // x modulo 3
+    int turn;  // x modulo 3
     Steps steps;
     const typename Steps::Entry* table;  // of this row of level 0
-    float2 *own, *late_own;  // where the lane's sums of this row, over ky = t and over ky = 4, wait
-    const float4* box;       // row 2 y + t of the image; with t >= 2, whose rows are not complete, zeros
+    float2 *own, *late_own;              // where the lane's sums of this row, over ky = t and over ky = 4, wait
+    const float4* box;                   // row 2 y + t of the image; with t >= 2, whose rows are not complete, zeros
 
     __device__ __forceinline__ Image(const Pass& pass_, const Shape& shape_, const Tile& tile_,
                                      const unsigned char* memory, Sums& total_)
@@ -93,7 +93,7 @@ struct Image {
         meet(meets, sum[0], sum[1], total.at[0]);
         meet(meets, sum[2], sum[3], total.at[1]);
         if (t >= 2) own[at] = {sum[0], sum[1]}, own[at + 8] = {sum[2], sum[3]};
-        float(&later)[4] = late[CHANNELS == 1 ? 0 : channel];
+        float (&later)[4] = late[CHANNELS == 1 ? 0 : channel];
         if (t == pair_turn) late_own[at] = {later[0], later[1]}, late_own[at + 8] = {later[2], later[3]};
 #pragma unroll
         for (int i = 0; i < 4; ++i) later[i] = t == pair_turn ? 0.f : later[i];
@@ -129,8 +129,8 @@ struct Image {
             const Operand* const from = weights + c * 6 * LANES;
             const Operand b[4] = {RESIDENT ? taps[0] : from[0], RESIDENT ? taps[1] : from[LANES],
                                   RESIDENT ? taps[2] : from[2 * LANES], from[(3 + turn) * LANES]};
-            float(*const to[4])[4] = {&slot[c][0], &slot[c][1], &slot[c][2], &late[c]};
-            const float(*const sums[4])[4] = {&slot[c][1], &slot[c][2], &begun, &late[c]};
+            float (*const to[4])[4] = {&slot[c][0], &slot[c][1], &slot[c][2], &late[c]};
+            const float (*const sums[4])[4] = {&slot[c][1], &slot[c][2], &begun, &late[c]};
             multiply<Product>(to, sums, fragment, b);
             finish_pair(c, x, turn, slot[c][0]);
         }

@@ -64,7 +64,7 @@ __device__ __forceinline__ void seed_row(const Pass& pass, const Shape& shape, c
             for (int e = 0; e < 4; ++e) {
                 const int channel = group * GROUP + channel_of(tile.lane, e);
                 const bool inside = channel < layer.out_channels;
-                float(&half)[4] = a[e / 2];
+                float (&half)[4] = a[e / 2];
                 half[e % 2] = inside && first >= 0 ? value(first, channel, x) * scale : 0.f;
                 half[2 + e % 2] = -half[e % 2];
                 if (pass.signs == 1) {

@@ -17,7 +17,7 @@
 namespace glsk::cuda::deep {
 
 constexpr int LARGEST = 15;
-constexpr int HEADROOM = 20;      // sums of the constants are smaller than the row by 2^-(LARGEST + HEADROOM)
+constexpr int HEADROOM = 20;       // sums of the constants are smaller than the row by 2^-(LARGEST + HEADROOM)
 constexpr int NO_SHIFT = 1 << 20;  // out of every range, also after adding some
 
 // The n that brings a magnitude to (2^(most - 1), 2^most]; 0 if it is 0.
@@ -39,8 +39,8 @@ __device__ __forceinline__ float larger(float a, float b) { return a > b || a !=
 __device__ __forceinline__ float sum_of_weights(const Layer& layer, const float* weight, int channel, int py, int px) {
     float sum = 0.f;
     for (int out = 0; out < layer.out_channels; ++out) {
-        const float* const at = weight + (std::int64_t(out) * layer.in_channels + channel) * layer.kernel_height *
-                                             layer.kernel_width;
+        const float* const at =
+            weight + (std::int64_t(out) * layer.in_channels + channel) * layer.kernel_height * layer.kernel_width;
         for (int y = py; y < layer.kernel_height; y += STRIDE) {
             for (int x = px; x < layer.kernel_width; x += STRIDE) sum += fabsf(at[y * layer.kernel_width + x]);
         }

@@ -35,10 +35,10 @@ struct TapRow {
 template <class Product>
 __device__ __forceinline__ void add(Cell& now, Cell& next, const Cell& sum, const Cell& begun,
                                     const typename Product::Fragment& a, const TapRow<Product>& taps) {
-    float(*const to[8])[4] = {&now.at[0][0],  &now.at[0][1],  &now.at[1][0],  &now.at[1][1],
-                              &next.at[0][0], &next.at[0][1], &next.at[1][0], &next.at[1][1]};
-    const float(*const from[8])[4] = {&sum.at[0][0],   &sum.at[0][1],   &sum.at[1][0],   &sum.at[1][1],
-                                      &begun.at[0][0], &begun.at[0][1], &begun.at[1][0], &begun.at[1][1]};
+    float (*const to[8])[4] = {&now.at[0][0],  &now.at[0][1],  &now.at[1][0],  &now.at[1][1],
+                               &next.at[0][0], &next.at[0][1], &next.at[1][0], &next.at[1][1]};
+    const float (*const from[8])[4] = {&sum.at[0][0],   &sum.at[0][1],   &sum.at[1][0],   &sum.at[1][1],
+                                       &begun.at[0][0], &begun.at[0][1], &begun.at[1][0], &begun.at[1][1]};
     const typename Product::Operand b[8] = {taps.at[0].half[0], taps.at[0].half[1], taps.at[1].half[0],
                                             taps.at[1].half[1], taps.at[2].half[0], taps.at[2].half[1],
                                             taps.at[3].half[0], taps.at[3].half[1]};
@@ -89,7 +89,7 @@ __device__ __forceinline__ void walk_row(const Pass& pass, const Shape& shape, c
     const auto first_of = [&](int q) { return STRIDE * q - layer.pad_width; };
     const auto load_one = [&](int x) { return load(min(max(x, x0), x1 - 1)); };
     using Entries = decltype(load(0));
-    const auto finish = [&](int q, Cell& cell, const Entries (&entries)[2]) {
+    const auto finish = [&](int q, Cell& cell, const Entries(&entries)[2]) {
         __syncwarp();  // of what emit shares, other lanes have read by now what they read two pixels ago
 #pragma unroll
         for (int px = 0; px < 2; ++px) {

@@ -11,7 +11,8 @@ struct BackwardGroup {
     static constexpr int LANES = L;
     std::int64_t p, b;
     int lanes, first;
-    const int* words;  // of each lane: twice its row's place in the visiting order after first, and 1 for an upper bound
+    const int*
+        words;  // of each lane: twice its row's place in the visiting order after first, and 1 for an upper bound
 
     __device__ int row(const Pass& pass, int lane) const { return row_at(pass, first + words[lane] / 2); }
     __device__ bool negated(const Pass&, int lane) const { return words[lane] % 2 == 1; }
@@ -53,15 +54,16 @@ struct Workspace {
 template <class T>
 struct Shared {
     T *upstream, *parts;
-    Window* windows;   // of every layer's inputs
-    Source* sources;   // of every lane, without C
+    Window* windows;  // of every layer's inputs
+    Source* sources;  // of every lane, without C
 };
 
 // Coefficients of layer k's inputs among all that are saved, the last layer's first; k = layers: of its outputs.
 template <int LANES, class T>
 __device__ T* saved_at(const Pass& pass, const Window* windows, T* saved, int k) {
     if (pass.C.data != nullptr && k < pass.layers) saved += pass.layer[pass.layers - 1].out_features() * LANES;
-    for (int j = pass.layers - 1; j > k; --j) saved += std::int64_t(pass.layer[j].in_channels) * windows[j].area() * LANES;
+    for (int j = pass.layers - 1; j > k; --j)
+        saved += std::int64_t(pass.layer[j].in_channels) * windows[j].area() * LANES;
     return saved;
 }
 

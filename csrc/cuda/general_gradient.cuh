@@ -76,7 +76,7 @@ __device__ void through_lines(const Pass& pass, const PassGradient& gradient, co
             const std::int64_t slot = pair * (PER_ROW ? pass.rows : 1) + row;
             return {static_cast<T*>(gradient.lines) + slot * 4 * units + before + unit, units};
         };
-        Lines<T> sum = {};       // of the thread's lanes, or, of lines by row, of
+        Lines<T> sum = {};        // of the thread's lanes, or, of lines by row, of
         bool shared_row = false;  // its first lane if that has the row of the lane before, another thread's
         if (there) {
             Lanes<T>& a = lanes_at<LANES>(coefficients, at, quad);
@@ -88,7 +88,8 @@ __device__ void through_lines(const Pass& pass, const PassGradient& gradient, co
                 if (PER_ROW) lines = lines_of<T>(layer, pass.rule, group.p, group.b, unit, row);
                 const bool negative = a.at[v] < T(0);
                 const T each = upstream[quad + v] * a.at[v], product = each * value.at[v];
-                const Lines<T> one = negative ? Lines<T>{T(0), T(0), product, each} : Lines<T>{product, each, T(0), T(0)};
+                const Lines<T> one =
+                    negative ? Lines<T>{T(0), T(0), product, each} : Lines<T>{product, each, T(0), T(0)};
                 const T slope = negative ? lines.upper_slope : lines.lower_slope;
                 value.at[v] = slope * value.at[v] + (negative ? lines.upper_intercept : lines.lower_intercept);
                 a.at[v] = each * slope;

@@ -150,7 +150,8 @@ __device__ void add_products(const Pass& pass, int k, const Window& in, const Wi
                 Lanes<T> value = {};
                 if (column0 + j == weights) value = {{T(1), T(1), T(1), T(1)}};
                 if (column0 + j < weights && y >= 0 && y < layer.in_height && x >= 0 && x < layer.in_width) {
-                    const std::int64_t pixel_below = (std::int64_t(c) * in.height() + y - in.y0) * in.width() + x - in.x0;
+                    const std::int64_t pixel_below =
+                        (std::int64_t(c) * in.height() + y - in.y0) * in.width() + x - in.x0;
                     value = lanes_at<LANES>(values, pixel_below, quad);
                 }
 #pragma unroll

@@ -37,9 +37,13 @@ __device__ __forceinline__ const Lanes<T>& lanes_at(const T* values, std::int64_
 
 // The first of a thread's four lanes, and its number among those that have them.
 template <int LANES>
-__device__ __forceinline__ int quad_of_thread() { return threadIdx.x % (LANES / QUAD) * QUAD; }
+__device__ __forceinline__ int quad_of_thread() {
+    return threadIdx.x % (LANES / QUAD) * QUAD;
+}
 template <int LANES>
-__device__ __forceinline__ int worker_of_thread() { return threadIdx.x / (LANES / QUAD); }
+__device__ __forceinline__ int worker_of_thread() {
+    return threadIdx.x / (LANES / QUAD);
+}
 
 struct Window {
     int y0, y1, x0, x1;
@@ -64,9 +68,7 @@ __device__ __forceinline__ Window inputs_of(const Layer& layer, const Window& ou
 __device__ __forceinline__ bool same_image(const Pass& pass, int k) {
     return k == 0 || pass.layer[k].in_channels == pass.layer[k - 1].out_channels;
 }
-__device__ __forceinline__ Window whole_output(const Layer& layer) {
-    return {0, layer.out_height, 0, layer.out_width};
-}
+__device__ __forceinline__ Window whole_output(const Layer& layer) { return {0, layer.out_height, 0, layer.out_width}; }
 
 // Number of an input of a layer among all of them, and its channel as the layer below numbers channels.
 __device__ __forceinline__ std::int64_t input_of(const Layer& layer, int channel, int y, int x) {
@@ -155,8 +157,8 @@ __device__ void seed_rows(const Pass& pass, const Group& group, const Window& in
         Lanes<T> a;
         for (int v = 0; v < QUAD; ++v) {
             const int ky = iy - y[v], kx = ix - x[v];
-            const bool inside = quad + v < group.lanes && ky >= 0 && ky < last.kernel_height && kx >= 0 &&
-                                kx < last.kernel_width;
+            const bool inside =
+                quad + v < group.lanes && ky >= 0 && ky < last.kernel_height && kx >= 0 && kx < last.kernel_width;
             T w = T(0);
             if (inside) w = weight[(channel[v] * last.in_channels + c) * taps + ky * last.kernel_width + kx];
             a.at[v] = negated[v] ? -w : w;

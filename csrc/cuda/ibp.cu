@@ -118,7 +118,7 @@ __global__ void __launch_bounds__(LINEAR_THREADS)
     GLSK_SHARED(memory);
     T* centers = reinterpret_cast<T*>(memory);  // [DEPTH][PITCH] samples
     T* radii = centers + DEPTH * PITCH;
-    T* weights = radii + DEPTH * PITCH;         // [DEPTH][PITCH] outputs
+    T* weights = radii + DEPTH * PITCH;  // [DEPTH][PITCH] outputs
     const Layer& layer = interval.layer;
     const std::int64_t p = first_member + blockIdx.x / (row_tiles * column_tiles);
     const unsigned part = blockIdx.x % (row_tiles * column_tiles);

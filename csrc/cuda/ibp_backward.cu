@@ -66,8 +66,8 @@ __global__ void __launch_bounds__(BOX_THREADS)
 // --- the weight: outputs' gradients times inputs, summed over samples and positions; a bias is a weight of input one ---
 
 constexpr int TILE = 32, DEPTH = 16, EACH = 4, TILE_THREADS = TILE * TILE / (EACH * EACH), PITCH = TILE + 1;
-constexpr std::int64_t BLOCKS = 512;     // thread blocks that are enough; the sum is cut for as many, not by the device
-constexpr std::int64_t SHORTEST = 256;   // terms of a sum's parts
+constexpr std::int64_t BLOCKS = 512;    // thread blocks that are enough; the sum is cut for as many, not by the device
+constexpr std::int64_t SHORTEST = 256;  // terms of a sum's parts
 
 struct Product {
     std::int64_t terms, items;           // of a sum: samples times positions; weights of an output, and its bias
@@ -109,7 +109,8 @@ __global__ void __launch_bounds__(TILE_THREADS)
         __syncthreads();
         for (int i = me; i < TILE * DEPTH; i += TILE_THREADS) {
             const std::int64_t term = base + i % DEPTH, b = term / area, item = item0 + i / DEPTH;
-            const int position = static_cast<int>(term % area), out = out0 + i / DEPTH, at = i % DEPTH * PITCH + i / DEPTH;
+            const int position = static_cast<int>(term % area), out = out0 + i / DEPTH,
+                      at = i % DEPTH * PITCH + i / DEPTH;
             T mid = T(0), half = T(0), c = T(0), r = T(0);
             if (term < end && out < layer.out_channels) {
                 const std::int64_t pair = p * interval.samples + b;
@@ -118,8 +119,10 @@ __global__ void __launch_bounds__(TILE_THREADS)
             if (term < end && item == weights) c = T(1);
             if (term < end && item < weights) {
                 const int tap = static_cast<int>(item % taps);
-                const int y = position / layer.out_width * layer.stride_height - layer.pad_height + tap / layer.kernel_width;
-                const int x = position % layer.out_width * layer.stride_width - layer.pad_width + tap % layer.kernel_width;
+                const int y =
+                    position / layer.out_width * layer.stride_height - layer.pad_height + tap / layer.kernel_width;
+                const int x =
+                    position % layer.out_width * layer.stride_width - layer.pad_width + tap % layer.kernel_width;
                 if (y >= 0 && y < layer.in_height && x >= 0 && x < layer.in_width) {
                     read_box<T>(interval, p, b, (item / taps * layer.in_height + y) * layer.in_width + x, c, r);
                 }
@@ -130,7 +133,8 @@ __global__ void __launch_bounds__(TILE_THREADS)
         for (int d = 0; d < DEPTH; ++d) {
 #pragma unroll
             for (int i = 0; i < EACH; ++i) {
-                const T mid = mids[d * PITCH + row + i * (TILE / EACH)], half = halves[d * PITCH + row + i * (TILE / EACH)];
+                const T mid = mids[d * PITCH + row + i * (TILE / EACH)],
+                        half = halves[d * PITCH + row + i * (TILE / EACH)];
 #pragma unroll
                 for (int j = 0; j < EACH; ++j) {
                     center[i][j] += mid * centers[d * PITCH + column + j * (TILE / EACH)];

@@ -38,8 +38,7 @@ __global__ void loss_kernel(const View margins, const std::int64_t samples, cons
 }
 
 template <class T>
-void run(const View& margins, std::int64_t members, std::int64_t samples, std::int64_t rows, void* loss,
-         void* stream) {
+void run(const View& margins, std::int64_t members, std::int64_t samples, std::int64_t rows, void* loss, void* stream) {
     launch_pairs("robust_cross_entropy", loss_kernel<T>, members, 1, THREADS, THREADS * sizeof(T), stream, margins,
                  samples, rows, static_cast<T*>(loss));
 }

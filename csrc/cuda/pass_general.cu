@@ -47,7 +47,8 @@ struct Bound {
         if (PER_ROW) {
             for (int v = 0; v < QUAD; ++v) {
                 const int lane = min(quad_of_thread<LANES>() + v, group.lanes - 1);
-                const Steps<T> steps(lines_of<T>(below, pass.rule, group.p, group.b, unit, group.row(pass, lane)), bias);
+                const Steps<T> steps(lines_of<T>(below, pass.rule, group.p, group.b, unit, group.row(pass, lane)),
+                                     bias);
                 a.at[v] = steps.apply(a.at[v], sum[v]);
             }
             return;

@@ -138,7 +138,8 @@ Kernel<T> kernel_of(const Pass& pass, const Layout& layout) {
 
 // How many thread blocks there are room for.
 std::int64_t room(const Layout& layout, std::size_t size) {
-    return std::max<std::int64_t>(1, std::min<std::int64_t>(BLOCKS, WORKSPACE / (layout.global() * std::int64_t(size))));
+    return std::max<std::int64_t>(1,
+                                  std::min<std::int64_t>(BLOCKS, WORKSPACE / (layout.global() * std::int64_t(size))));
 }
 
 template <class T>
@@ -152,11 +153,11 @@ void run(Pass pass, const PassGradient& gradient, void* stream, const Allocate& 
     const std::int64_t sums = layout.on_chip ? 0 : layout.coefficients;
     for (std::int64_t p = 0; p < pass.members; p += at_once) {
         const std::int64_t members = std::min(at_once, pass.members - p);
-        launch("the gradient of a pass", kernel_of<T>(pass, layout), static_cast<unsigned>(members * per_member), THREADS,
-               layout.shared_bytes<T>(pass), stream, pass, gradient, layout, per_member, p);
+        launch("the gradient of a pass", kernel_of<T>(pass, layout), static_cast<unsigned>(members * per_member),
+               THREADS, layout.shared_bytes<T>(pass), stream, pass, gradient, layout, per_member, p);
         if (gradient.parameters == nullptr) continue;
-        sum_parts(static_cast<const T*>(pass.workspace) + sums, static_cast<T*>(gradient.parameters) + p * size, members,
-                  size, pitch, per_member, stream);
+        sum_parts(static_cast<const T*>(pass.workspace) + sums, static_cast<T*>(gradient.parameters) + p * size,
+                  members, size, pitch, per_member, stream);
     }
 }
 
@@ -172,7 +173,8 @@ void run_pass_backward(const Pass& pass, const PassGradient& gradient, bool is_d
 }
 
 std::size_t backward_block_bytes(const Pass& pass, bool is_double) {
-    return is_double ? layout_of<double>(pass).global() * sizeof(double) : layout_of<float>(pass).global() * sizeof(float);
+    return is_double ? layout_of<double>(pass).global() * sizeof(double)
+                     : layout_of<float>(pass).global() * sizeof(float);
 }
 
 std::int64_t backward_blocks(const Pass& pass, bool is_double) {

@@ -124,8 +124,7 @@ __device__ void through_second(const Pass& pass, const Shape& shape, const Job& 
                         for (int px = 0; px < S; ++px) {
                             const int ky = dy * S + py, kx = dx * S + px;
                             if (ky >= K || kx >= K) continue;
-                            const float4 w =
-                                *reinterpret_cast<const float4*>(weight + (ky * K + kx) * shape.channels);
+                            const float4 w = *reinterpret_cast<const float4*>(weight + (ky * K + kx) * shape.channels);
 #pragma unroll
                             for (int v = 0; v < LANES; ++v) {
                                 sum[py][px][0][v] += a[v] * w.x;
@@ -179,8 +178,7 @@ __device__ void through_first(const Pass& pass, const Job& job, int triple, int 
             float weight[PITCH];
 #pragma unroll
             for (int q = 0; q < PITCH / 4; ++q) {
-                const float4 four =
-                    reinterpret_cast<const float4*>(w1 + (in * conv1.out_channels + c) * PITCH)[q];
+                const float4 four = reinterpret_cast<const float4*>(w1 + (in * conv1.out_channels + c) * PITCH)[q];
                 weight[4 * q] = four.x, weight[4 * q + 1] = four.y;
                 weight[4 * q + 2] = four.z, weight[4 * q + 3] = four.w;
             }
@@ -242,7 +240,8 @@ __device__ void finish(const Pass& pass, const Job& job, const float* rows, cons
             sum += rows[logit * LANES + me] * bias_of<float>(linear, job.p, logit);
         }
         void* out = job.sign > 0.f ? pass.lower : pass.upper;
-        static_cast<float*>(out)[(job.p * pass.samples + job.b) * pass.rows + job.first_row + me] = job.sign * sound(sum);
+        static_cast<float*>(out)[(job.p * pass.samples + job.b) * pass.rows + job.first_row + me] =
+            job.sign * sound(sum);
     }
 }
 
@@ -258,8 +257,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
     const unsigned chunks = pass.chunks, part = blockIdx.x % (chunks * pass.signs);
     const std::int64_t pair = first_pair + blockIdx.x / (chunks * pass.signs);
     const int first_row = static_cast<int>(part % chunks) * LANES;
-    const Job job = {pair / pass.samples, pair % pass.samples, first_row,
-                     min(LANES, pass.rows - first_row),
+    const Job job = {pair / pass.samples, pair % pass.samples, first_row, min(LANES, pass.rows - first_row),
                      part / chunks == 1 ? -1.f : 1.f};
     stage(pass, shape, job, w2, w1, rows);
     __syncthreads();

@@ -19,8 +19,9 @@ constexpr int THREADS = 128;
 constexpr int MAX_CHUNK = 1024;
 constexpr int K1 = 5, S1 = 2, K2 = 4;  // kernels of the first and the second convolution, stride of the first
 constexpr int PATCH = (K2 - 1) * S1 + K1;
-constexpr int PITCH1 = divide_up(K1 * K1, 4) * 4, PITCH2 = divide_up(K2, 4) * 4;  // floats of a filter, of a row of taps
-constexpr int EARLY = K1 * (K1 - 1);  // taps of the first filter kept in registers: all but its last row
+constexpr int PITCH1 = divide_up(K1 * K1, 4) * 4,
+              PITCH2 = divide_up(K2, 4) * 4;  // floats of a filter, of a row of taps
+constexpr int EARLY = K1 * (K1 - 1);          // taps of the first filter kept in registers: all but its last row
 
 // Floats between two rows' weights of one hidden channel: K2 rows of taps, each padded to whole float4s, and one float4
 // more, so that neighbouring rows, which neighbouring lanes read at once, start in different banks.
@@ -126,8 +127,8 @@ __device__ __forceinline__ void load(float (&to)[count], const float* from) {
 // The coefficients of a lane's patch of one input channel; the constants of all its steps are added to constant.
 // slopes: the shared address of the window's first entry, 8 bytes into it for an upper bound, which swaps the entry's
 // halves. It and w2 are stepped in bytes by constants of the call, which an instruction reads without a register.
-__device__ __forceinline__ void walk(const Shape& shape, int channels, unsigned slopes, const char* w2,
-                                     const float* w1, float (&patch)[PATCH][PATCH], float& constant) {
+__device__ __forceinline__ void walk(const Shape& shape, int channels, unsigned slopes, const char* w2, const float* w1,
+                                     float (&patch)[PATCH][PATCH], float& constant) {
 #pragma unroll
     for (int i = 0; i < PATCH; ++i) {
 #pragma unroll
@@ -231,11 +232,10 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
                 const int lane = round + thread_index();
                 const Row row(list[lane >> sides]);
                 const int y = row.y * second.stride_height, x = row.x * second.stride_width;
-                walk(
-                    shape, first.out_channels,
-                    shared_address(memory) + (y * shape.hidden_width + x) * sizeof(float4) + (lane & sides) * 8,
-                    reinterpret_cast<const char*>(shared + shape.w2 + row.channel * W2_PITCH),
-                    shared + shape.w1 + in * first.out_channels * PITCH1, patch, constant);
+                walk(shape, first.out_channels,
+                     shared_address(memory) + (y * shape.hidden_width + x) * sizeof(float4) + (lane & sides) * 8,
+                     reinterpret_cast<const char*>(shared + shape.w2 + row.channel * W2_PITCH),
+                     shared + shape.w1 + in * first.out_channels * PITCH1, patch, constant);
             }
             if (in == 0) middle = constant;
             const Row row(list[(round + thread_index()) >> sides]);

@@ -90,14 +90,16 @@ __device__ __forceinline__ unsigned fma_fp16(unsigned a, unsigned b, unsigned c)
 //   b0 (k 2t, column g), b1 (k 2t + 8, column g);
 //   c[0], c[1] (row g, columns 2t, 2t + 1), c[2], c[3] (row g + 8).
 __device__ __forceinline__ void mma_bf16(float (&d)[4], const uint4& a, unsigned b0, unsigned b1, const float (&c)[4]) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
         "{%10, %11, %12, %13};"
         : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
         : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
 }
 // The same of FP16.
 __device__ __forceinline__ void mma_fp16(float (&d)[4], const uint4& a, unsigned b0, unsigned b1, const float (&c)[4]) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
         "{%10, %11, %12, %13};"
         : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
         : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
@@ -108,7 +110,7 @@ namespace glsk::cuda {
 template <class... Parameters, class... Arguments>
 void start(void (*kernel)(Parameters...), unsigned grid, unsigned block, std::size_t shared, cudaStream_t stream,
            Arguments... arguments) {
-    kernel<<<grid, block, shared, stream>>>(arguments...);
+    kernel<<<grid, block, shared, stream> > >(arguments...);
 }
 
 }  // namespace glsk::cuda
@@ -125,7 +127,7 @@ inline void check(cudaError_t status, const char* what) {
 
 // Makes a device current, and the previous one again at the end of the scope.
 class DeviceGuard {
-public:
+   public:
     explicit DeviceGuard(int device) {
         check(cudaGetDevice(&previous_), "reading the current device");
         if (device != previous_) check(cudaSetDevice(device), "selecting the tensors' device");
@@ -137,7 +139,7 @@ public:
     DeviceGuard(const DeviceGuard&) = delete;
     DeviceGuard& operator=(const DeviceGuard&) = delete;
 
-private:
+   private:
     int previous_ = 0, device_ = 0;
 };
 

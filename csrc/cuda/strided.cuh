@@ -23,7 +23,7 @@ struct Strided {
         if (middle >= middles_) middle -= middles_, ++outer;
     }
 
-private:
+   private:
     __device__ __forceinline__ void split(int i, int& a, int& b, int& c) const {
         c = i % inners_, b = i / inners_ % middles_, a = i / inners_ / middles_;
     }

@@ -30,7 +30,8 @@ struct Around {
     const void* lower = nullptr;
     const void* upper = nullptr;
     std::int64_t member = 0, sample = 0;
-    std::int64_t row = 0, line = 0;    // of lines: to the next row of the pass (0: one for all rows), to the next of the 4
+    std::int64_t row = 0;   // of lines: to the next row of the pass; 0: one for all rows
+    std::int64_t line = 0;  // to the next of the 4
 
     GLSK_ANYWHERE bool are_lines() const { return upper == nullptr; }
 };
@@ -42,12 +43,12 @@ struct Layer {
     int kernel_height, kernel_width;
     int stride_height, stride_width;
     int pad_height, pad_width;
-    int relu;                          // whether an activation follows: LeakyReLU, of slope leak below zero
-    const void* weight;                // [P, out_channels, in_channels, kernel_height, kernel_width]
-    const void* bias;                  // [P, out_channels]; null: no bias
+    int relu;            // whether an activation follows: LeakyReLU, of slope leak below zero
+    const void* weight;  // [P, out_channels, in_channels, kernel_height, kernel_width]
+    const void* bias;    // [P, out_channels]; null: no bias
     std::int64_t weight_member, bias_member;
-    Around around;                     // of no use where no activation follows
-    double leak;                       // 0 for a plain ReLU
+    Around around;  // of no use where no activation follows
+    double leak;    // 0 for a plain ReLU
 
     GLSK_ANYWHERE std::int64_t in_features() const { return std::int64_t(in_channels) * in_height * in_width; }
     GLSK_ANYWHERE std::int64_t out_features() const { return std::int64_t(out_channels) * out_height * out_width; }
@@ -63,16 +64,16 @@ constexpr int MAX_LAYERS = 24;
 // One crown_pass: rows of the last layer's outputs (or C times them) back-substituted to the box.
 struct Pass {
     std::int64_t members, samples;
-    int rows;                          // S, or the outputs of the last layer
+    int rows;  // S, or the outputs of the last layer
     int layers;
-    int signs;                         // 1: lower bounds only; 2: upper bounds too
-    Rule rule;                         // for lines from bounds
-    Products products;                 // of the deep kernel; others multiply in float
-    View x_lower, x_upper;             // the box
-    View C;                            // [B, S, n] as (row stride in .member, sample stride); null: identity rows
-    View known_lower, known_upper;     // null: no row is pruned
-    void* lower;                       // results [P, B, rows], contiguous
-    void* upper;                       // null with signs == 1
+    int signs;                      // 1: lower bounds only; 2: upper bounds too
+    Rule rule;                      // for lines from bounds
+    Products products;              // of the deep kernel; others multiply in float
+    View x_lower, x_upper;          // the box
+    View C;                         // [B, S, n] as (row stride in .member, sample stride); null: identity rows
+    View known_lower, known_upper;  // null: no row is pruned
+    void* lower;                    // results [P, B, rows], contiguous
+    void* upper;                    // null with signs == 1
     void* workspace;
     std::int64_t workspace_per_block;  // in elements
     int chunk, chunks;                 // rows are cut into chunks, one thread block at a time each
@@ -86,21 +87,21 @@ static_assert(sizeof(Pass) <= 4096, "kernel parameters");
 // bias.
 struct PassGradient {
     const void* lower;
-    const void* upper;                 // null: zero
-    void* box;                         // [P, B, 2, n]
-    void* C;                           // [P, B, rows, out]
-    void* bounds;                      // [P, B, 2, U]
-    void* lines;                       // [P, B, R, 4, U], R = rows where any layer's lines differ by the row, else 1
-    void* parameters;                  // [P, D]
+    const void* upper;  // null: zero
+    void* box;          // [P, B, 2, n]
+    void* C;            // [P, B, rows, out]
+    void* bounds;       // [P, B, 2, U]
+    void* lines;        // [P, B, R, 4, U], R = rows where any layer's lines differ by the row, else 1
+    void* parameters;   // [P, D]
 };
 
 // One ibp_affine: a box through a layer.
 struct Interval {
     std::int64_t members, samples;
-    int relu;                          // whether an activation is applied to both ends of the box first
-    double leak;                       // its slope below zero
+    int relu;     // whether an activation is applied to both ends of the box first
+    double leak;  // its slope below zero
     View lower, upper;
-    void* out_lower;                   // [P, B, out], contiguous
+    void* out_lower;  // [P, B, out], contiguous
     void* out_upper;
     Layer layer;
 };
@@ -109,8 +110,8 @@ struct Interval {
 struct IntervalGradient {
     const void* lower;
     const void* upper;
-    void* box;                         // [P, B, 2, in]
-    void* parameters;                  // [P, D]: the weight, then the bias
+    void* box;         // [P, B, 2, in]
+    void* parameters;  // [P, D]: the weight, then the bias
 };
 
 }  // namespace glsk::cuda
