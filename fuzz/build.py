@@ -2,6 +2,7 @@
 UndefinedBehaviorSanitizer."""
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -27,7 +28,7 @@ def build() -> Path:
 
 def runtime() -> tuple[str, str]:
     """The compiler's AddressSanitizer runtime and its C++ standard library, which a process has to load first."""
-    cxx = _compiler()
+    cxx = compiler()
     asan = _library(cxx, "libasan.so", f"libclang_rt.asan-{os.uname().machine}.so")
     return asan, _library(cxx, "libstdc++.so.6", "libc++.so.1")
 
@@ -38,11 +39,11 @@ def _cmake(*arguments: str | Path) -> None:
         raise RuntimeError(f"{result.stdout}{result.stderr}\nleave the sanitized targets out with --no-sanitizers")
 
 
-def _compiler() -> str:
-    """The one that CMake has found."""
-    for line in (BUILD / "CMakeCache.txt").read_text().splitlines():
-        if line.startswith("CMAKE_CXX_COMPILER:"):
-            return line.split("=", 1)[1]
+def compiler(folder: Path = BUILD) -> str:
+    """The one that CMake has found for what it builds in a folder. Raises RuntimeError if there is none."""
+    for path in folder.glob("CMakeFiles/*/CMakeCXXCompiler.cmake"):
+        if found := re.search(r'^set\(CMAKE_CXX_COMPILER "(.+)"\)', path.read_text(), re.MULTILINE):
+            return found.group(1)
     raise RuntimeError("no C++ compiler was found; leave the sanitized targets out with --no-sanitizers")
 
 

@@ -17,6 +17,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import glsk
+from fuzz import build
 from glsk.requiring import EXTRAS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -199,6 +200,7 @@ def test_parts_are_left_out_when_that_is_asked_for(configure, tmp_path):
 def test_each_instruction_set_gets_its_objects_in_link_order(configure, tmp_path):
     status, said = configure(GLSK_CUDA="0")
     assert status == 0, said
+    assert Path(build.compiler(tmp_path)).is_file()
     link = next(line for line in (tmp_path / "build.ninja").read_text().splitlines() if line.startswith("build _C"))
     wanted = ["portable", "avx2", "avx512"] if platform.machine() in ("x86_64", "AMD64") else ["portable"]
     found = re.findall(r"glsk_cpu_(\w+)\.dir", link.split("|")[0])

@@ -13,7 +13,8 @@ from glsk.ops.branch_planes import taps
 from glsk.verify.bounding import Bounder, BranchSettings
 from glsk.verify.engine import Engine, Networks
 from glsk.verify.goals import Goals
-from glsk.verify.planes import FirstLayer, PlaneSettings
+from glsk.verify.plane_search import FirstLayer
+from glsk.verify.planes import PlaneSettings
 from glsk.verify.property import Box, Halfspaces, Property
 from glsk.verify.refine import RefineSettings, refine
 from tests.support import CPU_BACKENDS
