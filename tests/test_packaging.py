@@ -125,17 +125,28 @@ def test_triton_is_pinned_to_the_version_that_pytorchs_cuda_build_asks_for():
     assert any(pins["triton"] in Requirement(text).specifier for text in PROJECT["optional-dependencies"]["triton"])
 
 
-def test_tracked_files_name_no_machine():
+@pytest.fixture
+def tracked():
+    """The files that git tracks."""
     listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
     if listing.returncode != 0:
         pytest.skip("not a git checkout")
+    return [ROOT / name for name in filter(None, listing.stdout.split("\0")) if (ROOT / name).is_file()]
+
+
+def test_tracked_files_name_no_machine(tracked):
     own = [re.escape(f"{folder}/") for folder in (ROOT, Path.home()) if len(folder.parts) > 1]
     machine = re.compile("|".join([*own, r"/(?:home|Users)/[a-z]\w*/"]))
-    for name in filter(None, listing.stdout.split("\0")):
-        data = (ROOT / name).read_bytes() if (ROOT / name).is_file() else b""
+    for path in tracked:
+        data = path.read_bytes()
         if b"\0" not in data:
             found = machine.search(data.decode())
-            assert found is None, f"{name} names {found.group()}"
+            assert found is None, f"{path} names {found.group()}"
+
+
+def test_nothing_built_is_tracked_and_no_large_file(tracked):
+    built = {".a", ".o", ".so", ".whl", ".gz", ".zip", ".pyc", ".cubin", ".ptx"}
+    assert [path.name for path in tracked if path.suffix in built or path.stat().st_size > 2**20] == []
 
 
 @pytest.fixture
