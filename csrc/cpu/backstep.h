@@ -22,12 +22,18 @@ struct Window {
   int pixels() const { return (y1 - y0) * (x1 - x0); }
 };
 
-// The inputs that the outputs in `out` read.
+// The inputs that the outputs in `out` read: none where there are no outputs, or padding is all they read.
 inline Window inputs_of(const Geometry& g, Window out) {
-  const int y0 = out.y0 * g.sh - g.ph, y1 = (out.y1 - 1) * g.sh - g.ph + g.kh;
-  const int x0 = out.x0 * g.sw - g.pw, x1 = (out.x1 - 1) * g.sw - g.pw + g.kw;
   const auto within = [](int value, int size) { return value < 0 ? 0 : value < size ? value : size; };
-  return {within(y0, g.h), within(y1, g.h), within(x0, g.w), within(x1, g.w)};  // empty where all of it is padding
+  const auto read = [&](int first, int end, int stride, int pad, int kernel, int size, int& from, int& to) {
+    from = within(first * stride - pad, size);
+    to = within((end - 1) * stride - pad + kernel, size);
+    if (end <= first || to < from) to = from;
+  };
+  Window in;
+  read(out.y0, out.y1, g.sh, g.ph, g.kh, g.h, in.y0, in.y1);
+  read(out.x0, out.x1, g.sw, g.pw, g.kw, g.w, in.x0, in.x1);
+  return in;
 }
 
 // The constants are kept in four partial sums, so that additions need not wait for each other.
