@@ -110,7 +110,7 @@ namespace glsk::cuda {
 template <class... Parameters, class... Arguments>
 void start(void (*kernel)(Parameters...), unsigned grid, unsigned block, std::size_t shared, cudaStream_t stream,
            Arguments... arguments) {
-    kernel<<<grid, block, shared, stream> > >(arguments...);
+    kernel<<<grid, block, shared, stream>>>(arguments...);
 }
 
 }  // namespace glsk::cuda
