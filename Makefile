@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= dev,docs,triton
-DEMO_EXTRAS ?= train,plot
+DEMO_EXTRAS ?= train,plot,verify
 DEMO_FLAGS ?=
 PYTEST_FLAGS ?= -n auto
 FUZZ_SECONDS ?= 600

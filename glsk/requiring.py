@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from glsk.errors import MissingPackageError
 
@@ -27,6 +28,16 @@ def advice(error: ImportError) -> str | None:
     package = (error.name or "").partition(".")[0]
     if not isinstance(error, ModuleNotFoundError) or package not in EXTRAS:
         return None
+    return _how(package)
+
+
+def check_installed(package: str, purpose: str) -> None:
+    """Before any work, of a package that is imported only where it is needed. Raises MissingPackageError."""
+    if find_spec(package) is None:
+        raise MissingPackageError(f"{purpose}: {_how(package)}")
+
+
+def _how(package: str) -> str:
     return f"the package {package} is not installed: pip install 'glsk[{EXTRAS[package]}]'"
 
 

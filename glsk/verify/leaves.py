@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from glsk.ops import affine
-from glsk.requiring import requiring
 from glsk.verify.engine import Engine
 from glsk.verify.goals import Goals
 
@@ -22,8 +21,7 @@ def decide_leaf(engine: Engine, goals: Goals, goal: int, splits: Tensor) -> tupl
         goal: which goal.
         splits: [W], of every unit that the box leaves unstable.
     """
-    with requiring("a subproblem without free units"):
-        from scipy.optimize import linprog  # only here: it takes long to import
+    from scipy.optimize import linprog  # only here: it takes long to import
 
     box = int(goals.box[goal])
     which = (splits != 0).nonzero()[:, 0]

@@ -10,6 +10,7 @@ import torch
 import glsk
 from glsk import precision
 from glsk.arguments import number, whole_number
+from glsk.requiring import check_installed
 from glsk.verify.attack import AttackSettings
 from glsk.verify.bounding import BranchSettings
 from glsk.verify.engine import Networks
@@ -78,6 +79,7 @@ def verify(
     Raises:
         ValueError: the property does not fit the network, or a setting is off.
         glsk.NumericalError: the network's outputs or bounds are not finite.
+        glsk.MissingPackageError: SciPy is not installed, and the search is to be complete.
     """
     options = {"timeout": timeout, "memory_limit": memory_limit, "seed": seed, "backend": backend, "settings": settings}
     return next(verify_many(bounded, [property], **options))[1]  # type: ignore[arg-type]
@@ -103,6 +105,8 @@ def verify_many(
     found = settings or VerifySettings()
     if not (number("timeout", timeout) > 0):
         raise ValueError(f"timeout: expected a positive number of seconds, got {timeout}")
+    if found.complete:
+        check_installed("scipy", "complete verification")
     limit = 2 << 30 if memory_limit is None else whole_number("memory_limit", memory_limit, 1, "number of bytes")
     networks = Networks(bounded.net, bounded.input_shape)
     remaining, first = iter(properties), 0

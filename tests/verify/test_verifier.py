@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import glsk
+from glsk import requiring
 from glsk.verify import AttackSettings, Property, VerifySettings, margin_property, verify, verify_many
 from glsk.verify.refine import RefineSettings
 from glsk.verify.stack import Stack
@@ -163,3 +164,12 @@ def test_a_stack_gives_back_the_last_first_from_disk_too(tmp_path):
     assert set(taken[0]) == {9, 8, 7}
     stack.close()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_complete_search_asks_for_scipy_before_any_work(monkeypatch):
+    monkeypatch.setattr(requiring, "find_spec", lambda name: None)
+    bounded = glsk.BoundedModule(glsk.models.build("cnn3", (1, 8, 8), 3, seed=1), (1, 8, 8))
+    asked = margin_property(torch.full((1, 8, 8), 0.5), 0, 0.01, num_classes=3)
+    with pytest.raises(glsk.MissingPackageError, match=r"^complete verification: the package scipy is not installed"):
+        verify(bounded, asked)
+    assert verify(bounded, asked, settings=VerifySettings(complete=False)).status in ("sat", "unsat", "unknown")
