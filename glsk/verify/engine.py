@@ -17,7 +17,7 @@ from glsk.bounds.subproblems import Roots, SubproblemBounds
 from glsk.errors import NumericalError
 from glsk.verify.goals import Goals
 from glsk.verify.outward import hidden_and_rows
-from glsk.verify.planes import raised
+from glsk.verify.planes import possible, raised
 from glsk.verify.witness import unsafe
 
 
@@ -71,9 +71,8 @@ class Engine:
         self.networks = networks
         self.options: dict[str, Any] = {"backend": backend, "memory_limit": memory_limit}
         self.ends = x_L, x_U
-        chain = networks.bounded.chain
-        self.planar = len(chain.geometry) > 1 and bool(chain.geometry[0].relu) and chain.leaks[0] == 0
-        self.outward, _ = hidden_and_rows(networks.bounded, x_L, x_U, None, backend=backend, planes=self.planar)
+        planes = possible(networks.bounded.chain)
+        self.outward, _ = hidden_and_rows(networks.bounded, x_L, x_U, None, backend=backend, planes=planes)
         self.moved, self.images = self.outward.packed(), torch.arange(len(x_L))  # images: those of ``outward``
         self.hold(Roots.of(networks.bounded, x_L, x_U, hidden=self.outward.by_name(), **self.options))
 

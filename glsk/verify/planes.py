@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from glsk.bounds.subproblems import Roots
+from glsk.network import Chain
 from glsk.ops.branch_columns import Columns
 from glsk.verify.plane_search import PlaneSearch
 
@@ -53,12 +54,16 @@ class Raised:
     shares: Tensor
 
 
+def possible(chain: Chain) -> bool:
+    """Whether there can be planes: above plain ReLUs that follow the first layer."""
+    return len(chain.geometry) > 1 and bool(chain.geometry[0].relu) and chain.leaks[0] == 0
+
+
 def planar(roots: Roots, rows: int) -> bool:
     """Whether there can be planes, and those of so many rows fit the memory limit."""
     layer = roots.chain.geometry[0]
     numbers = rows * layer.out_features * (layer.in_channels * layer.kernel_height * layer.kernel_width + 1)
-    able = len(roots.chain.geometry) > 1 and bool(layer.relu) and roots.chain.leaks[0] == 0
-    return able and rows > 0 and 32 * numbers <= roots.memory_limit
+    return possible(roots.chain) and rows > 0 and 32 * numbers <= roots.memory_limit
 
 
 def raised(
