@@ -10,7 +10,7 @@ from torch import Tensor
 import glsk
 from bench.workloads import workload
 from glsk import ops
-from glsk.geometry import encode
+from glsk.geometry import Geometry, encode
 
 MEMBERS, SAMPLES = 8, 64
 BACKENDS = [name for name in ("reference", "cpu") if glsk.backends.why_missing(name) is None]
@@ -37,6 +37,7 @@ def arguments(op: str) -> tuple[object, ...]:
         "crown_pass-mask": (-radius, radius, weights[:2], nothing, lowers[:1], uppers[:1], *rest, "mask", False),
         "optimised_pass": (*everything, case.C, None, None, encode(layers), [0.0] * 3, "adaptive", False, 20, 0.1),
         "branch_pass": _branch_pass(box, weights, biases, lowers, uppers, case.C, encode(layers)),
+        "plane_search": _plane_search(box, weights, biases, lowers, uppers, case.C, layers),
         "chain_bounds": (*box, weights, biases, case.C, encode(layers), [0.0] * 3, "CROWN", True, False, False),
         "sign_ascent": (
             box[0].unsqueeze(2),
@@ -76,14 +77,36 @@ def _branch_pass(
     splits *= (torch.randint(0, 2, splits.shape, generator=generator) * 2 - 1).to(torch.int8)
     rows = C[index, :1].contiguous()
     return (
-        *(end[0] for end in box), *one, lower, upper, index, splits, rows, None, None, geometry, [0.0] * len(weights),
+        *(end[0] for end in box), *one, lower, upper, index, splits, rows, *[None] * 6, geometry, [0.0] * len(weights),
         20, 0.1, 0.1, 0.98, True, False, False,
+    )  # fmt: skip
+
+
+def _plane_search(
+    box: tuple[Tensor, Tensor],
+    weights: list[Tensor],
+    biases: list[Tensor],
+    lowers: list[Tensor],
+    uppers: list[Tensor],
+    C: Tensor,
+    layers: tuple[Geometry, ...],
+) -> tuple[object, ...]:
+    """A row of each sample of the first member, 15 iterations."""
+    lower, upper = (torch.cat([end[0] for end in ends], dim=1) for ends in (lowers, uppers))
+    n, taps = layers[0].out_features, weights[0][0, 0].numel()
+    free = (lower[:, :n] < 0) & (upper[:, :n] > 0)
+    units = torch.where(free, torch.arange(n), n).sort(dim=1).values[:, : int(free.sum(dim=1).max())].contiguous()
+    chord = torch.nn.functional.pad(upper[:, :n] / (upper[:, :n] - lower[:, :n]), (0, 1)).gather(1, units)
+    return (
+        *(end[0] for end in box), [w[:1] for w in weights], [b[:1] for b in biases], lower, upper, None,
+        C[:, 0].contiguous(), torch.zeros_like(lower), units, chord[..., None].repeat(1, 1, taps), encode(layers),
+        [0.0] * len(weights), 15,
     )  # fmt: skip
 
 
 NAMES = (
     "branch_pass", "chain_bounds", "ibp_affine", "crown_pass-layer", "crown_pass-margins", "crown_pass-mask",
-    "hbox_relu", "optimised_pass", "relu_relaxation", "robust_cross_entropy", "sign_ascent",
+    "hbox_relu", "optimised_pass", "plane_search", "relu_relaxation", "robust_cross_entropy", "sign_ascent",
 )  # fmt: skip
 
 

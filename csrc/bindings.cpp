@@ -178,6 +178,23 @@ void add(py::module_& m, const std::string& suffix) {
                                   T(decay), at<T>(out[0]), at<T>(out[1]), at<T>(out[2]), at<T>(out[3]), threads});
           // clang-format on
         });
+  m.def(name("plane_search").c_str(),
+        [](const std::vector<LayerGiven>& given, int64_t rows, int64_t units, int64_t most,
+           const std::array<Address, 8>& in, int iterations, double rate, double rate_shares, double decay,
+           const std::array<Address, 4>& out, int threads) {
+          const std::vector<glsk::Layer<T>> layers = layers_of<T>(given);
+          if (layers.size() < 2) throw py::value_error("layers: expected two");
+          glsk::PlaneSearchArgs<T> args = {};
+          glsk::BranchArgs<T>& a = args.rows;
+          a.depth = int(layers.size()), a.layers = layers.data(), a.subproblems = rows, a.rows = 1;
+          a.units = a.width = units, a.x_lower = at<T>(in[0]), a.x_upper = at<T>(in[1]);
+          a.lower = at<T>(in[2]), a.upper = at<T>(in[3]), a.splits = at<int8_t>(in[4]), a.C = at<T>(in[5]);
+          a.start = at<T>(in[6]), a.iterations = iterations, a.rate_alpha = a.rate_beta = T(rate), a.decay = T(decay);
+          a.bounds = at<T>(out[0]), a.duals = at<T>(out[1]), a.threads = threads, a.beside = true;
+          args.listed = at<int64_t>(in[7]), args.most = most, args.rate_shares = T(rate_shares);
+          args.shares = at<T>(out[2]), args.lost = at<T>(out[3]);
+          run(glsk::kernels().of<T>().plane_search, args);
+        });
   m.def(name("chain_bounds").c_str(),
         [](const ChainGiven& g) { run(glsk::kernels().of<T>().chain, Chain<T>(g).args); });
   m.def(name("chain_bounds_backward").c_str(), [](const ChainGiven& g, Address d_lower, Address d_upper,

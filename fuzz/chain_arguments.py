@@ -1,5 +1,6 @@
 """Good arguments of the raw ops, of random shapes."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -148,6 +149,23 @@ def _branch_pass(draw: st.DrawFn, chain: list[Geometry], numbers: _Numbers, P: i
     }
 
 
+def _plane_search(draw: st.DrawFn, chain: list[Geometry], numbers: _Numbers, P: int, B: int) -> dict[str, Any]:
+    found = _branch_pass(draw, chain, numbers, P, P)
+    first = chain[0]
+    named = sorted(draw(st.sets(st.integers(0, first.out_features - 1), max_size=4)))
+    units = torch.tensor([[*named, first.out_features]] * P)
+    return {
+        **{name: found[name] for name in ("x_L", "x_U", "weights", "biases", "lower", "upper", "splits")},
+        "C": numbers.normal(P, chain[-1].out_features),
+        "start": numbers.normal(P, found["lower"].shape[1]),
+        "units": units,
+        "shares": numbers.normal(P, units.shape[1], math.prod(first.weight_shape[1:])),
+        "geometry": found["geometry"],
+        "leaks": [0.0, *found["leaks"][1:]],
+        "iterations": draw(st.integers(1, 3)),
+    }
+
+
 def _ibp_affine(draw: st.DrawFn, chain: list[Geometry], numbers: _Numbers, P: int, B: int) -> dict[str, Any]:
     layer = chain[0]
     lower, upper = numbers.interval(draw(st.sampled_from((1, P))), B, layer.in_features)
@@ -198,6 +216,7 @@ def _sign_ascent(draw: st.DrawFn, chain: list[Geometry], numbers: _Numbers, P: i
 _MAKERS: dict[str, Callable[..., dict[str, Any]]] = {
     "chain_bounds": _chain_bounds,
     "branch_pass": _branch_pass,
+    "plane_search": _plane_search,
     "crown_pass": _crown_pass,
     "optimised_pass": _optimised_pass,
     "ibp_affine": _ibp_affine,

@@ -2,6 +2,7 @@
 // beta-CROWN: Wang et al., 2021), on tiles of problems.
 #pragma once
 
+#include "cpu/branch_store.h"
 #include "cpu/branch_walk.h"
 
 namespace glsk {
@@ -10,12 +11,12 @@ namespace GLSK_ISA {
 template <class T, int V>
 class BranchWorker {
  public:
-  explicit BranchWorker(const BranchArgs<T>& args) : a(args), tile(args) {}
+  explicit BranchWorker(const BranchArgs<T>& args) : a(args), tile(args), planes(tile) {}
   ~BranchWorker() { delete walk; }
 
   bool prepare() {
     if (!tile.prepare()) return false;
-    walk = new (std::nothrow) BranchWalk<T, V>(tile);
+    walk = new (std::nothrow) Walk(tile, planes);
     return walk && walk->prepare();
   }
 
@@ -57,8 +58,10 @@ class BranchWorker {
  private:
   static constexpr int L = LANES<T>, VL = V * L;
   const BranchArgs<T>& a;
+  using Walk = BranchWalk<T, V, GivenPlanes<T, V>>;
   BranchTile<T, V> tile;
-  BranchWalk<T, V>* walk = nullptr;
+  GivenPlanes<T, V> planes;
+  Walk* walk = nullptr;
 
   // Of the best iterate; `better`: where that is the present one.
   void store_outputs(int64_t q0, int count, const Mask<T> (&better)[V]) {
@@ -68,43 +71,13 @@ class BranchWorker {
       walk->recall();
       walk->down(again);
     }
-    if (a.duals) store_records(q0, count, BEST, a.duals, [](const Roles& r) { return r.free | r.active | r.inactive; });
+    if (a.duals)
+      store_records(tile, q0, count, BEST, a.duals, [](const Roles& r) { return r.free | r.active | r.inactive; });
     if (a.coefficients)
-      store_records(q0, count, COEFFICIENT, a.coefficients, [](const Roles& role) { return role.free; });
+      store_records(tile, q0, count, COEFFICIENT, a.coefficients, [](const Roles& role) { return role.free; });
     const int64_t n = tile.layers[0].g.inputs();
     if (a.corner)
       for (int s = 0; s < count; ++s) store_corner(s, a.corner + (q0 + s) * n);
-  }
-
-  // A field of the lanes that `has` gives, and zeros, to [problems][width].
-  template <class Has>
-  void store_records(int64_t q0, int count, Field field, T* out, const Has& has) {
-    for (int j = 0; j + 1 < a.depth; ++j) {
-      const BranchLayer<T>& layer = tile.layers[j];
-      const Span at = tile.span(layer);
-      memset(tile.low, 0, sizeof(T) * at.count * VL);
-      each_record<T, V>(layer, [&](const T* record, const Roles* roles, int64_t unit) {
-        const int64_t slot = at.of(unit);
-        for (int v = 0; slot < at.count && v < V; ++v) {
-          const Vec<T> value = load<T>(record + (field * V + v) * L), zero = {};
-          store<T>(tile.low + (slot * V + v) * L, lanes_of<T>(has(roles[v])) ? value : zero);
-        }
-      });
-      if (!tile.aligned()) {
-        tile.each_column(layer, [&](int s, int64_t column, int64_t unit) {
-          if (s < count) out[(q0 + s) * a.width + column] = tile.low[unit * VL + s];
-        });
-        continue;
-      }
-      T* to = out + q0 * a.width + at.begin;
-      for (int v = 0; v * L < count; ++v)
-        store_lanes<T>(tile.low + v * L, VL, at.count, count - v * L < L ? count - v * L : L, to + v * L * a.width,
-                       a.width);
-    }
-    for (int s = 0; a.columns && s < count; ++s) {  // columns past the last
-      const int64_t* columns = a.columns + tile.image[s] * a.width;
-      for (int64_t k = tile.first_column(columns, a.units); k < a.width; ++k) out[(q0 + s) * a.width + k] = 0;
-    }
   }
 
   // Where no row depends on an input, the lower end.

@@ -34,7 +34,7 @@ class BranchTile : public BranchProblems<T, V> {
     }
     const Geometry& g0 = a.layers[0].g;
     const int64_t inputs = g0.inputs();
-    reals += duals * FIELDS * VL + (3 * widest + 1) * VL + (a.planes ? 4 : 3) * inputs * VL;
+    reals += duals * FIELDS * VL + (3 * widest + 1) * VL + (a.planes || a.beside ? 4 : 3) * inputs * VL;
     numbers = allocate<int>(ints);
     values = allocate<T>(reals);
     roles = allocate<Roles>(duals * V);
@@ -78,7 +78,7 @@ class BranchTile : public BranchProblems<T, V> {
     started = take(x, (widest + 1) * VL);
     ends = take(x, 2 * inputs * VL);
     corner = take(x, inputs * VL);
-    beside = a.planes ? take(x, inputs * VL) : nullptr;
+    beside = a.planes || a.beside ? take(x, inputs * VL) : nullptr;
     for (int j = 0; j < a.depth; ++j) {
       layers[j].weight = take(x, a.layers[j].g.taps() * a.layers[j].g.cout);
       pack_by_input<T>(layers[j].g, a.layers[j].weight, layers[j].g.cin, layers[j].weight);

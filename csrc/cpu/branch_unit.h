@@ -24,8 +24,8 @@ GLSK_INLINE void keep_best(T* record, Mask<T> better) {
   store<T>(record + BEST * VL, better ? load<T>(record + DUAL * VL) : load<T>(record + BEST * VL));
 }
 
-// Coefficients of one unit through its lines.
-template <class T, int V>
+// Coefficients of one unit through its lines. ALONE: where there is a plane above it, it has no upper line.
+template <class T, int V, bool ALONE>
 GLSK_INLINE void descend(T rest, const T* in, T bias, T* record, const Roles* roles, T* out, Vec<T> (&sum)[V]) {
   constexpr int L = LANES<T>, VL = V * L;
   const Vec<T> zero = {};
@@ -35,7 +35,7 @@ GLSK_INLINE void descend(T rest, const T* in, T bias, T* record, const Roles* ro
     const Vec<T> negative = a < 0 ? a : zero;
     Vec<T> above = s, intercept = load<T>(record + INTERCEPT * VL);
     if (roles[v].above) {
-      const Vec<T> part = lanes_of<T>(roles[v].above) ? q : broadcast<T>(1);
+      const Vec<T> part = lanes_of<T>(roles[v].above) ? (ALONE ? zero : q) : broadcast<T>(1);
       above *= part;
       intercept *= part;
     }
@@ -52,7 +52,7 @@ GLSK_INLINE void descend(T rest, const T* in, T bias, T* record, const Roles* ro
 }
 
 // A unit's value from that of its input, and its duals' step. plane: the value of that above it, if there is one.
-template <class T, int V>
+template <class T, int V, bool ALONE>
 GLSK_INLINE void ascend(T rest, const T* in, T bias, const T* plane, T* record, const Roles* roles,
                         const AdamStep<T>& step, const Mask<T> (&better)[V], T* out) {
   constexpr int L = LANES<T>, VL = V * L;
@@ -67,8 +67,8 @@ GLSK_INLINE void ascend(T rest, const T* in, T bias, const T* plane, T* record, 
     if (roles[v].above) {
       const Mask<T> some = lanes_of<T>(roles[v].above);
       const Vec<T> p = load<T>(plane + v * L);
-      by = (some & (a < 0)) ? a * (most - p) : by;
-      most = some ? q * most + (1 - q) * p : most;
+      if (!ALONE) by = (some & (a < 0)) ? a * (most - p) : by;
+      most = some ? (ALONE ? p : q * most + (1 - q) * p) : most;
     }
     store<T>(out + v * L, a < 0 ? most : least);
     const bool split = roles[v].active | roles[v].inactive;

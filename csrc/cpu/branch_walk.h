@@ -2,21 +2,22 @@
 // its step of Adam on the way. A problem's bound is the value of its own linear network at the corner that it picks.
 #pragma once
 
+#include "cpu/branch_planes.h"
 #include "cpu/branch_sums.h"
-#include "cpu/branch_tile.h"
 #include "cpu/branch_unit.h"
 #include "cpu/scatter.h"
 
 namespace glsk {
 namespace GLSK_ISA {
 
-template <class T, int V>
+// Planes: what stands above units of layer 0 beside, or (ALONE) in place of, their upper lines.
+template <class T, int V, class Planes>
 class BranchWalk {
  public:
   using Tile = BranchTile<T, V>;
   static constexpr int L = LANES<T>, VL = V * L;
 
-  explicit BranchWalk(Tile& tile_) : tile(tile_), layers(tile_.layers), depth(tile_.a.depth) {}
+  BranchWalk(Tile& tile_, Planes& planes_) : tile(tile_), planes(planes_), layers(tile_.layers), depth(tile_.a.depth) {}
   ~BranchWalk() { free(ints), free(reach), free(room); }
 
   bool prepare() {
@@ -30,11 +31,10 @@ class BranchWalk {
     const int64_t packed = add ? 0 : int64_t(g.kh) * g.kw * g.cout * gather_pitch(g);
     ints = allocate<int>(2 * longest);
     reach = allocate<Reach>(places);
-    room = allocate<T>((BRANCH_BLOCK + 1) * VL + (int64_t(g.ow - 1) * g.sw + g.kw) * g.cin * VL + packed);
+    room = allocate<T>(BRANCH_BLOCK * VL + (int64_t(g.ow - 1) * g.sw + g.kw) * g.cin * VL + packed);
     if (!ints || !reach || !room) return false;
     list = {ints, ints + longest, 0};
-    above = room + BRANCH_BLOCK * VL;
-    row = above + VL;
+    row = room + BRANCH_BLOCK * VL;
     first = tile.a.layers[0].weight;
     if (!add) {
       T* to = row + (int64_t(g.ow - 1) * g.sw + g.kw) * g.cin * VL;
@@ -87,8 +87,9 @@ class BranchWalk {
             for (; k < stop && k < plain; ++k, y_ += VL)
               for (int v = 0; v < V; ++v) store<T>(to + layer.at[k] + v * L, load<T>(y_ + v * L) + bias(layer, k));
             for (; k < stop; ++k, y_ += VL, record += FIELDS * VL, roles += V)
-              ascend<T, V>(layer.rest, y_, bias(layer, k), plane_at(j, roles, layer.channel[k], y, x), record, roles,
-                           step, better, to + layer.at[k]);
+              ascend<T, V, Planes::ALONE>(layer.rest, y_, bias(layer, k),
+                                          j ? nullptr : above(layer, k, y, x, y_, record, roles, better), record, roles,
+                                          step, better, to + layer.at[k]);
           }
         }
     }
@@ -112,16 +113,25 @@ class BranchWalk {
 
  private:
   Tile& tile;
+  Planes& planes;
   BranchLayer<T>* const layers;
   const int depth;
   AliveList list;
   int* ints = nullptr;
   Reach* reach = nullptr;
-  T *room = nullptr, *row, *above;
+  T *room = nullptr, *row;
   const T* first;
   AddRow<T, V> add;  // null: the first layer is gathered
 
   static T bias(const BranchLayer<T>& layer, int unit) { return layer.bias ? layer.bias[layer.channel[unit]] : T(0); }
+
+  // The value of the plane above a unit of layer 0, at the corner; null where there is none.
+  const T* above(const BranchLayer<T>& layer, int k, int oy, int ox, const T* in, const T* record, const Roles* roles,
+                 const Mask<T> (&better)[V]) {
+    if (!planes.any() || !some_above<V>(roles)) return nullptr;
+    const int64_t unit = (int64_t(layer.channel[k]) * layer.g.oh + oy) * layer.g.ow + ox;
+    return planes.at(unit, in, bias(layer, k), record, roles, better);
+  }
 
   // The coefficients on the last layer's outputs are C itself, and stay.
   void meet_C(Vec<T> (&sum)[V]) {
@@ -130,66 +140,6 @@ class BranchWalk {
       for (int i = layer.begin[pixel]; i < layer.begin[pixel + 1]; ++i)
         for (int v = 0; v < V; ++v)
           sum[v] += load<T>(layer.coef + int64_t(pixel) * layer.g.cout * VL + layer.at[i] + v * L) * bias(layer, i);
-  }
-
-  // The value of the plane above a unit of layer 0, at the corner; null where there is none.
-  const T* plane_at(int j, const Roles* roles, int channel, int oy, int ox) {
-    if (j || !tile.a.planes || !some_above(roles)) return nullptr;
-    const Geometry& g = layers[0].g;
-    const T* plane = tile.plane_of(g, (int64_t(channel) * g.oh + oy) * g.ow + ox);
-    Vec<T> sum[V];
-    for (int v = 0; v < V; ++v) sum[v] = broadcast<T>(plane[g.taps()]);
-    each_tap(g, oy, ox, [&](int64_t tap, int64_t input) GLSK_LAMBDA_INLINE {
-      for (int v = 0; v < V; ++v) sum[v] += plane[tap] * load<T>(tile.corner + (input * V + v) * L);
-    });
-    for (int v = 0; v < V; ++v) store<T>(above + v * L, sum[v]);
-    return above;
-  }
-
-  // The planes' part of the rows, beside what goes through the units.
-  void spread_planes(Vec<T> (&sum)[V]) {
-    const BranchLayer<T>& layer = layers[0];
-    const Geometry& g = layer.g;
-    memset(tile.beside, 0, sizeof(T) * g.inputs() * VL);
-    each_record<T, V>(layer, [&](const T* record, const Roles* roles, int64_t unit) {
-      if (!some_above(roles)) return;
-      Vec<T> part[V];
-      Mask<T> some = {};
-      for (int v = 0; v < V; ++v) {
-        const Vec<T> a = load<T>(record + (COEFFICIENT * V + v) * L), q = load<T>(record + (DUAL * V + v) * L);
-        const Mask<T> has = lanes_of<T>(roles[v].above) & ~(Mask<T>)(a >= 0);
-        part[v] = has ? a * (1 - q) : Vec<T>{};
-        some |= has;
-      }
-      if (!any<T>(some)) return;
-      const T* plane = tile.plane_of(g, unit);
-      for (int v = 0; v < V; ++v) sum[v] += part[v] * plane[g.taps()];
-      each_tap(g, int(unit / g.ow % g.oh), int(unit % g.ow), [&](int64_t tap, int64_t input) GLSK_LAMBDA_INLINE {
-        T* to = tile.beside + input * VL;
-        for (int v = 0; v < V; ++v) store<T>(to + v * L, load<T>(to + v * L) + plane[tap] * part[v]);
-      });
-    });
-  }
-
-  static bool some_above(const Roles* roles) {
-    uint32_t some = 0;
-    for (int v = 0; v < V; ++v) some |= roles[v].above;
-    return some;
-  }
-
-  // body(tap, input) of what a pixel of layer 0 reads.
-  template <class Body>
-  static GLSK_INLINE void each_tap(const Geometry& g, int oy, int ox, const Body& body) {
-    for (int c = 0; c < g.cin; ++c)
-      for (int ky = 0; ky < g.kh; ++ky) {
-        const int y = oy * g.sh - g.ph + ky;
-        if (y < 0 || y >= g.h) continue;
-        const int64_t taps = (int64_t(c) * g.kh + ky) * g.kw, row = (int64_t(c) * g.h + y) * g.w;
-        for (int kx = 0; kx < g.kw; ++kx) {
-          const int x = ox * g.sw - g.pw + kx;
-          if (x >= 0 && x < g.w) body(taps + kx, row + x);
-        }
-      }
   }
 
   // From the outputs of a layer to those of the layer below.
@@ -218,7 +168,7 @@ class BranchWalk {
               store<T>(to + below.at[k] + v * L, value);
             }
           for (; k < stop; ++k, a += VL, record += FIELDS * VL, roles += V)
-            descend<T, V>(below.rest, a, bias(below, k), record, roles, to + below.at[k], sum);
+            descend<T, V, Planes::ALONE>(below.rest, a, bias(below, k), record, roles, to + below.at[k], sum);
         }
       }
     for (int v = 0; v < V; ++v) sum_[v] = sum[v];
@@ -235,8 +185,8 @@ class BranchWalk {
     step.alive = tile.alive;
     step.ends = tile.ends;
     step.corner = tile.corner;
-    step.beside = tile.beside;
-    if (tile.beside) spread_planes(constants.sum[0]);
+    step.beside = planes.any() ? tile.beside : nullptr;
+    if (step.beside) planes.spread(constants.sum[0]);
     if (add)
       scatter<T, V, OWN>(add, step, layer.window, layer.coef, tile.input, row, list, constants);
     else

@@ -13,11 +13,12 @@ namespace glsk {
   bool chain_backward_##suffix(const ChainGradientArgs<T>&); \
   bool optimised_##suffix(const OptimisedArgs<T>&);          \
   bool branch_##suffix(const BranchArgs<T>&);                \
+  bool plane_search_##suffix(const PlaneSearchArgs<T>&);     \
   bool ascent_##suffix(const AscentArgs<T>&);
-#define GLSK_KERNELS_OF(isa, suffix)                                                      \
-  {isa::pass_##suffix,         isa::pass_backward_##suffix, isa::ibp_##suffix,            \
-   isa::ibp_backward_##suffix, isa::chain_##suffix,         isa::chain_backward_##suffix, \
-   isa::optimised_##suffix,    isa::branch_##suffix,        isa::ascent_##suffix}
+#define GLSK_KERNELS_OF(isa, suffix)                                                                              \
+  {isa::pass_##suffix,         isa::pass_backward_##suffix,  isa::ibp_##suffix,       isa::ibp_backward_##suffix, \
+   isa::chain_##suffix,        isa::chain_backward_##suffix, isa::optimised_##suffix, isa::branch_##suffix,       \
+   isa::plane_search_##suffix, isa::ascent_##suffix}
 #define GLSK_DECLARE(isa)      \
   namespace isa {              \
   GLSK_DECLARE_OF(float, f32)  \

@@ -188,6 +188,18 @@ struct BranchArgs {
   T* coefficients;  // the same; of free units
   T* corner;        // [subproblems, rows, inputs] or null
   int threads;
+  bool beside = false;  // planes that are not given make a part of the rows, too
+};
+
+// Planes above units of layer 0, sought for rows of one subproblem each, with their duals (glsk/ops/plane_search.py).
+template <class T>
+struct PlaneSearchArgs {
+  BranchArgs<T> rows;
+  const int64_t* listed;  // [subproblems, most] units, ascending; no unit past the last
+  int64_t most;
+  T* shares;  // [subproblems, most, taps], from which to start, and the best
+  T* lost;    // [subproblems, most]
+  T rate_shares;
 };
 
 // Ascent by the signs of gradients within boxes (glsk/ops/sign_ascent.py).
@@ -220,6 +232,7 @@ struct KernelsOf {
   bool (*chain_backward)(const ChainGradientArgs<T>&);
   bool (*optimised)(const OptimisedArgs<T>&);
   bool (*branch)(const BranchArgs<T>&);
+  bool (*plane_search)(const PlaneSearchArgs<T>&);
   bool (*ascent)(const AscentArgs<T>&);
 };
 

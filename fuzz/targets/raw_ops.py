@@ -13,7 +13,7 @@ from tests.support import CPU_BACKENDS, assert_close
 
 REFUSALS = (ValueError, TypeError, RuntimeError)
 TOLERANCE = 1e-8
-ASCENTS = ("optimised_pass", "branch_pass", "sign_ascent")
+ASCENTS = ("optimised_pass", "branch_pass", "plane_search", "sign_ascent")
 
 
 @st.composite

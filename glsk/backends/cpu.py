@@ -29,6 +29,7 @@ BACKEND = Backend(
             "crown_pass",
             "ibp_affine",
             "optimised_pass",
+            "plane_search",
             "robust_cross_entropy",
             "sign_ascent",
         }

@@ -6,12 +6,13 @@ from torch import Tensor
 from glsk import _C, ops, workspace
 from glsk.cpu.given import Given, address, chain_given, ibp_given, kernel, pass_given
 from glsk.geometry import decode
-from glsk.ops.branch_columns import parents, require_in_range
+from glsk.ops.branch_columns import parents, require_in_range, require_listed
 from glsk.ops.branch_pass import empty_outputs
-from glsk.ops.branch_scratch import branch_scratch
+from glsk.ops.branch_scratch import branch_scratch, plane_scratch
 from glsk.ops.chain_bounds import empty_hidden
 from glsk.ops.crown_pass import empty_bounds, keep_known
 from glsk.ops.optimised_pass import DECAY
+from glsk.ops.plane_search import LR_DUALS, LR_SHARES, decay, empty_found
 
 
 @ops.ibp_affine.implement("cpu")
@@ -163,6 +164,48 @@ def branch_pass(
         max(1, torch.get_num_threads() if limit is None else min(torch.get_num_threads(), limit // scratch)),
     )
     return bounds, others[0], others[1], others[2]
+
+
+@ops.plane_search.implement("cpu")
+def plane_search(
+    x_L: Tensor,
+    x_U: Tensor,
+    weights: list[Tensor],
+    biases: list[Tensor],
+    lower: Tensor,
+    upper: Tensor,
+    splits: Tensor | None,
+    C: Tensor,
+    start: Tensor,
+    units: Tensor,
+    shares: Tensor,
+    geometry: list[int],
+    leaks: list[float],
+    iterations: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As ``glsk.ops.plane_search``; on as many threads as the scratch memory that is granted has room for."""
+    layers = decode(geometry)
+    require_listed(units, layers[0].out_features)
+    best, duals, found, lost = empty_found(lower, units, shares)
+    found.copy_(shares)
+    lost.zero_()
+    limit, scratch = workspace.granted(), plane_scratch(layers, units.shape[1], x_L.dtype)
+    given = Given()
+    inputs = x_L, x_U, lower, upper, splits, C, start, units
+    kernel("plane_search", x_L)(
+        given.layers(layers, weights, biases, leaks),
+        len(x_L),
+        lower.shape[1],
+        units.shape[1],
+        [address(given.contiguous(tensor)) for tensor in inputs],
+        iterations,
+        LR_DUALS,
+        LR_SHARES,
+        decay(iterations),
+        [address(best), address(duals), address(found), address(lost)],
+        max(1, torch.get_num_threads() if limit is None else min(torch.get_num_threads(), limit // scratch)),
+    )
+    return best, duals, found, lost
 
 
 @ops.chain_bounds.implement("cpu")

@@ -6,6 +6,7 @@ from glsk.ops.crown_pass import crown_pass
 from glsk.ops.hbox_relu import hbox_relu
 from glsk.ops.ibp_affine import ibp_affine
 from glsk.ops.optimised_pass import optimised_pass
+from glsk.ops.plane_search import plane_search
 from glsk.ops.registry import Op
 from glsk.ops.relu_relaxation import relu_relaxation
 from glsk.ops.robust_cross_entropy import robust_cross_entropy
@@ -18,6 +19,7 @@ ALL: tuple[Op, ...] = (
     hbox_relu,
     ibp_affine,
     optimised_pass,
+    plane_search,
     relu_relaxation,
     robust_cross_entropy,
     sign_ascent,
@@ -33,6 +35,7 @@ __all__ = [
     "hbox_relu",
     "ibp_affine",
     "optimised_pass",
+    "plane_search",
     "relu_relaxation",
     "robust_cross_entropy",
     "sign_ascent",

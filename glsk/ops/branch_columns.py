@@ -39,6 +39,14 @@ def require_in_range(
         raise ValueError(f"branch_pass: columns: expected units below {units}, ascending, and {units} past the last")
 
 
+def require_listed(units: Tensor, outputs: int) -> None:
+    """Raises ValueError where lists of ``plane_search`` name a unit that is not there, or descend."""
+    good = (units >= 0) & (units <= outputs)
+    good[:, 1:] &= (units[:, 1:] > units[:, :-1]) | (units[:, 1:] == outputs)
+    if not good.all():
+        raise ValueError(f"plane_search: units: expected units below {outputs}, ascending, and {outputs} past the last")
+
+
 def parents(splits: Tensor | None, start: Tensor | None, C: Tensor) -> int:
     """How many rows the tensors that ``parent`` indexes have."""
     return len(splits if splits is not None else start if start is not None else C)

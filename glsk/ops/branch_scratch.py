@@ -27,3 +27,11 @@ def branch_scratch(layers: Sequence[Geometry], dtype: torch.dtype) -> int:
     numbers = sum(5 * (n + LANES) + layer.in_height + layer.in_width for n, layer in zip(outputs, layers, strict=True))
     lists = 4 * (numbers + 2 * listed) + 8 * outputs[0]
     return VECTORS * kept + dtype.itemsize * weights + lists + 34 * (hidden + widest) + 6 * sum(outputs)
+
+
+def plane_scratch(layers: Sequence[Geometry], listed: int, dtype: torch.dtype) -> int:
+    """As :func:`branch_scratch`, of ``plane_search`` with so many units listed a row (csrc/cpu/plane_search.h)."""
+    first = layers[0]
+    taps = first.in_channels * first.kernel_height * first.kernel_width
+    units = min(first.out_features, LANES * listed)
+    return branch_scratch(layers, dtype) + units * (VECTORS // 2 * (4 * taps + 2) + 8 * LANES) + 4 * first.out_features

@@ -99,5 +99,5 @@ def raised(
     planes = search.planes(exact, error)
     return Raised(
         replace(exact, planes=planes), replace(single, planes=planes.float()),
-        single.at_columns(search.duals())[:, None], search.all_losses(), search.all_shares(),
+        single.at_columns(search.slopes)[:, None], search.all_losses(), search.all_shares(),
     )  # fmt: skip

@@ -22,6 +22,9 @@ from glsk.verify.planes import planar, raised
 GROWN = 4
 """A round splits the worst one in so many of a row's leaves."""
 
+TOGETHER = 8
+"""But of a row with planes of its own at least so many: only its own leaves are bounded together, 16 at a time."""
+
 MOVED = 1e-3
 """A bound that has moved by less has not moved."""
 
@@ -106,9 +109,9 @@ class Layer:
         rows = torch.arange(len(image))
         leaves = Leaves(int(room(wanted).sum()), self.part.start)
         splits = torch.zeros(len(rows), self.part.start, dtype=torch.int8)
-        found = self._bound(rows, image, unit, side, splits, self.start, 20)
+        found = self._bound(rows, image, unit, side, splits, self.start, 20 if self.start is None else iterations)
         leaves.write(rows, rows, splits, found, self._losses(rows, image))
-        while len(chosen := self._next(leaves, wanted)):
+        while len(chosen := self._next(leaves, wanted, 1 if self.start is None else TOGETHER)):
             children = torch.stack((chosen, leaves.count + torch.arange(len(chosen))), dim=1).flatten()
             parents = chosen.repeat_interleave(2)
             row, splits, duals = leaves.row[parents], leaves.splits[parents], leaves.duals[parents].float()
@@ -120,8 +123,8 @@ class Layer:
         return self._held(leaves, image, unit, side)
 
     @staticmethod
-    def _next(leaves: Leaves, wanted: Tensor) -> Tensor:
-        """Which leaves to split: of each row that is not done its worst."""
+    def _next(leaves: Leaves, wanted: Tensor, least: int) -> Tensor:
+        """Which leaves to split: of each row that is not done its worst, ``least`` of them if it has so many."""
         row, lower = leaves.row[: leaves.count], leaves.lower[: leaves.count]
         count = torch.bincount(row, minlength=len(wanted))
         order = lower.argsort()
@@ -132,7 +135,7 @@ class Layer:
         worst = order[first]
         open_ = (count < wanted) & (lower[worst] < 0) & (leaves.unit[worst] >= 0)
         rank = torch.arange(len(order)) - first[row]
-        chosen = order[open_[row] & (rank < (count[row] + GROWN - 1) // GROWN)]
+        chosen = order[open_[row] & (rank < ((count[row] + GROWN - 1) // GROWN).clamp(min=least))]
         return chosen[(leaves.unit[chosen] >= 0) & (leaves.lower[chosen] < 0)]
 
     def _raised(self, image: Tensor, unit: Tensor, side: Tensor, iterations: int) -> "Layer":
@@ -222,7 +225,7 @@ def refine(
 
 def room(wanted: Tensor) -> Tensor:
     """Leaves that a row of ``wanted`` ones may come to have: its last round may go beyond."""
-    return wanted + wanted // GROWN + 2
+    return wanted + wanted // GROWN + 2 + TOGETHER
 
 
 def batches(wanted: Tensor, fit: int) -> tuple[Tensor, ...]:

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 Found = Iterator[tuple[int, Verdict]]
 
-FIRST_SEARCH, SEARCH_GROWTH = 1.5, 6.0
-"""Seconds of a property after which its search gives way to tighter bounds of hidden units, and how these grow."""
+FIRST_SEARCH, SEARCH_GROWTH, SEARCHED = 1.5, 6.0, 0.5
+"""Seconds of a property after which its search gives way to tighter bounds of hidden units, how these grow, and in what
+share of the time that the bounds took a search may go on at least."""
 
 
 class Window:
@@ -106,27 +107,30 @@ class Window:
     def _branch(self, engine: Engine) -> Found:
         """Tighter bounds of hidden units and a search in turn, each time with more of both."""
         engine.tighten(self.settings.alpha_iterations)
-        found = self.settings.refine
-        leaves, until = found.leaves, min(FIRST_SEARCH, self.timeout) if found.leaves else self.timeout
+        leaves, search = self.settings.refine.leaves, FIRST_SEARCH
         while self.left:
-            leaves = self._refine(engine, leaves, until)
+            spent, leaves = self._refine(engine, leaves)
+            search = max(search, SEARCHED * spent)
+            until = max(self.seconds[p] for p in self.left) + search
+            if not leaves or until + search > self.timeout:  # no time for more of both
+                until = self.timeout
             yield from self._search(engine, until)
             if until >= self.timeout:
                 return
             engine = self._compact(engine) or engine
-            until = self.timeout if until * SEARCH_GROWTH * 2 > self.timeout else until * SEARCH_GROWTH
+            search *= SEARCH_GROWTH
 
-    def _refine(self, engine: Engine, leaves: int, until: float) -> int:
-        """Refine for a share of the seconds ``until`` of each property; how many leaves come next."""
+    def _refine(self, engine: Engine, leaves: int) -> tuple[float, int]:
+        """Refine, in a share of the seconds that are left; seconds of each property, and how many leaves come next."""
         settings, clock, planes = self.settings.refine, self.settings.clock, self.settings.planes
         hidden = planes.hidden if planes.iterations else 0
-        end = clock() + settings.share * (until - max(self.seconds[p] for p in self.left)) * len(self.left)
-        while leaves and (began := clock()) < end:
+        self._charge()
+        began, spent = clock(), max(self.seconds[p] for p in self.left)
+        end = began + settings.share * (self.timeout - spent) * len(self.left)
+        if leaves and began < end:
             gained = refine(engine, self.goals, replace(settings, leaves=leaves), lambda: clock() > end, hidden)
-            leaves = leaves * settings.growth if gained or clock() > end else 0
-            if clock() + settings.growth * (clock() - began) > end:
-                break
-        return leaves
+            leaves = leaves * settings.growth if gained else 0
+        return (clock() - began) / len(self.left), leaves
 
     def _search(self, engine: Engine, until: float) -> Found:
         """Branch and bound till each property has used ``until`` seconds."""

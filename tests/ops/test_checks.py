@@ -106,6 +106,23 @@ def branch() -> dict[str, Any]:
     }
 
 
+def planes() -> dict[str, Any]:
+    """Good arguments of plane_search, by name: 3 rows."""
+    good, units = branch(), CONV.out_features + 5
+    shared = {name: good[name] for name in ("x_L", "x_U", "weights", "biases", "lower", "upper")}
+    return {
+        **shared,
+        "splits": torch.zeros(B, units, dtype=torch.int8),
+        "C": torch.randn(B, 4),
+        "start": torch.zeros(B, units),
+        "units": torch.tensor([[0, 3, 24]] * B),
+        "shares": torch.full((B, 3, 12), 0.5),
+        "geometry": good["geometry"],
+        "leaks": [0.0] * 3,
+        "iterations": 2,
+    }
+
+
 def box_relu() -> dict[str, Any]:
     names = ("box_lower", "box_upper", "lower", "upper")
     return {name: torch.zeros(P, B, 6) for name in names} | {"leak": 0.0}
@@ -136,6 +153,7 @@ GOOD: dict[str, Callable[[], dict[str, Any]]] = {
     "optimised_pass": lambda: {**a_pass(), "iterations": 2, "lr": 0.1},
     "ibp_affine": step,
     "hbox_relu": box_relu,
+    "plane_search": planes,
     "relu_relaxation": lambda: {"lower": torch.zeros(P, B, 6), "upper": torch.zeros(P, B, 6)},
     "robust_cross_entropy": lambda: {"margin_lower": torch.zeros(P, B, 9)},
     "sign_ascent": ascent,
@@ -351,6 +369,27 @@ BAD: dict[str, list[tuple[Callable[[dict[str, Any]], None], str]]] = {
         (argument(leak=1.5), "leak: expected a slope"),
         (argument(upper=double), "upper"),
         (argument(upper=meta), "upper"),
+    ],
+    "plane_search": [
+        *GEOMETRIES,
+        (argument(geometry=encode([CONV._replace(relu=0), HIDDEN, LAST])), "no activation follows the first layer"),
+        (argument(x_L=torch.zeros(B, 23)), "x_L"),
+        (argument(x_L=torch.zeros(0, 24)), "x_L: no rows"),
+        (argument(x_U=double), "x_U"),
+        (argument(weights=longer), "weights"),
+        (argument(biases=chain()["biases"]), r"biases\[0\]"),
+        (argument(leaks=[0.1, 0.0, 0.0]), "leaks: the first layer's must be 0"),
+        (argument(lower=torch.zeros(B, 28)), "lower"),
+        (argument(upper=torch.zeros(B + 1, 29)), "upper"),
+        (argument(splits=torch.zeros(B, 29)), "splits"),
+        (argument(C=torch.zeros(B, 1, 4)), "C"),
+        (argument(start=torch.zeros(B, 28)), "start"),
+        (argument(units=torch.zeros(B, 3)), "units: expected dense torch.int64"),
+        (argument(units=torch.tensor([[0, 3, 25]] * B)), "units: expected units below 24, ascending"),
+        (argument(units=torch.tensor([[3, 0, 24]] * B)), "units: expected units below 24, ascending"),
+        (argument(shares=torch.zeros(B, 2, 12)), "shares"),
+        (argument(shares=torch.zeros(B, 3, 13)), "shares"),
+        (argument(iterations=0), "iterations"),
     ],
     "relu_relaxation": [
         (argument(upper=torch.zeros(P, B)), "upper"),

@@ -3,6 +3,7 @@
 ``samples`` gives each op small arguments (float64, away from the kinks of its relaxation).
 """
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -37,6 +38,16 @@ def _interval(*shape: int, width: float = 1.0) -> tuple[Tensor, Tensor]:
     for value in (lower, upper, lower + upper):
         upper = upper + torch.where(value.abs() < 0.02, 0.07, 0.0)
     return torch.where(lower.abs() < 0.02, lower - 0.05, lower), upper
+
+
+def listed(layer: Geometry, lower: Tensor, upper: Tensor, splits: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Of each row all free unstable units of the first layer, and chords' shares."""
+    n = layer.out_features
+    low, up = lower[:, :n], upper[:, :n]
+    free = (low < 0) & (up > 0) if splits is None else (low < 0) & (up > 0) & (splits[:, :n] == 0)
+    units = torch.where(free, torch.arange(n), n).sort(dim=1).values[:, : int(free.sum(dim=1).max())].contiguous()
+    chords = torch.nn.functional.pad(up / (up - low), (0, 1)).gather(1, units)
+    return units, chords[..., None].repeat(1, 1, math.prod(layer.weight_shape[1:]))
 
 
 def samples(op: Op) -> Iterator[tuple[Any, ...]]:
@@ -130,6 +141,14 @@ def samples(op: Op) -> Iterator[tuple[Any, ...]]:
         few = index, splits[:2, ::2].contiguous(), subproblems[2]
         yield *image, *packed, *few, None, None, *children, everything, leaks, 2, *rates, True, True, True
         yield *image, *packed, *subproblems, None, None, *none, everything, plain, 1, *rates, False, True, False
+    elif op is ops.plane_search:
+        image = box[0][0], box[1][0], [w[:1] for w in weights], [b[:1] for b in biases]
+        packed = [torch.cat([bound[0] for bound in ends], dim=1) for ends in (lowers, uppers)]
+        start, rows = torch.rand(packed[0].shape, dtype=torch.float64), torch.randn(B, 4, dtype=torch.float64)
+        splits = torch.randint(-1, 2, packed[0].shape, dtype=torch.int8)
+        for split, leaks, steps in ((None, plain, 1), (splits, [0.0, 0.5, 0.0], 4)):
+            units, shares = listed(CONV, *packed, split)
+            yield *image, *packed, split, rows, start, units, shares, everything, leaks, steps
     elif op is ops.hbox_relu:
         yield *_interval(P, B, 6), *_interval(P, B, 6), 0.0
         yield *_interval(P, B, 6), *_interval(P, B, 6), 0.25
@@ -187,7 +206,7 @@ def test_lines_that_are_not_given_have_an_empty_gradient(backend: str) -> None:
 
 CASES = [pytest.param(op, i, id=f"{op.name}-{i}") for op in ops.ALL for i in range(len(list(samples(op))))]
 # An ascent's result has no gradient.
-ASCENTS = (ops.optimised_pass, ops.branch_pass, ops.sign_ascent)
+ASCENTS = (ops.optimised_pass, ops.branch_pass, ops.plane_search, ops.sign_ascent)
 DIFFERENTIABLE = [case for case in CASES if case.values[0] not in ASCENTS]
 STATIC_CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor")
 OPS = [pytest.param(op, id=op.name) for op in ops.ALL]

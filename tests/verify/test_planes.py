@@ -13,7 +13,7 @@ from glsk.ops.branch_planes import taps
 from glsk.verify.bounding import Bounder, BranchSettings
 from glsk.verify.engine import Engine, Networks
 from glsk.verify.goals import Goals
-from glsk.verify.plane_search import FirstLayer
+from glsk.verify.plane_search import constants, first_layer
 from glsk.verify.planes import PlaneSettings
 from glsk.verify.property import Box, Halfspaces, Property
 from glsk.verify.refine import RefineSettings, refine
@@ -40,9 +40,9 @@ def test_planes_are_above_the_unit_and_above_zero(kind: str, seed: int) -> None:
     high = low + torch.rand(low.shape, generator=generator).double() * 2.0 ** (-3 * seed)
     engine = Engine(Networks(net, shape), low, high)
     geometry = engine.roots.chain.geometry[0]
-    first = FirstLayer(engine.roots, torch.arange(geometry.out_features)[None])
+    first = first_layer(engine.roots, torch.arange(geometry.out_features)[None])
     weights = torch.rand(first.own.shape, generator=generator).double() * first.own
-    constants = first.constants(weights, engine.moved[:, : geometry.out_features])
+    held = constants(first, weights, engine.moved[:, : geometry.out_features])
     exact, inputs = Exact(net, shape), taps(geometry)
     k = len(exact.leaks) - len(engine.roots.chain.geometry)  # a layer that normalises comes first
     ends = [rational(low.flatten()), rational(high.flatten())]
@@ -54,7 +54,7 @@ def test_planes_are_above_the_unit_and_above_zero(kind: str, seed: int) -> None:
                 plane[at] += Fraction(weight)
             else:
                 assert weight == 0
-        constant = Fraction(float(constants[0, unit]))
+        constant = Fraction(float(held[0, unit]))
         own = exact.weights[k][unit], exact.biases[k][unit]
         for other in (([Fraction(0)] * len(plane), Fraction(0)), own):
             rest = [a - b for a, b in zip(plane, other[0], strict=True)]
@@ -148,6 +148,6 @@ def test_a_plane_of_a_units_own_weights_is_the_unit() -> None:
     net = glsk.models.build("cnn3", (1, 8, 8), 3, seed=1).double()
     x = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)).double()
     roots = Roots.of(glsk.BoundedModule(net, (1, 8, 8)), x, x)
-    first = FirstLayer(roots, torch.arange(roots.chain.geometry[0].out_features).expand(2, -1))
+    first = first_layer(roots, torch.arange(roots.chain.geometry[0].out_features).expand(2, -1))
     values = (first.own * first.read(x.flatten(1))).sum(-1) + first.bias
     torch.testing.assert_close(values, net[0](x).flatten(1))
