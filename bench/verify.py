@@ -9,6 +9,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,6 +23,9 @@ from glsk.data import load
 from glsk.formats import read_onnx, read_vnnlib
 from glsk.models import build
 from glsk.verify import VerifySettings, margin_property, verify_many
+from glsk.verify.bounding import BranchSettings
+from glsk.verify.planes import PlaneSettings
+from glsk.verify.refine import RefineSettings
 
 WORST = ("sat", "timeout", "unknown", "unsat")
 """A file's properties are one instance: unsafe if one is, safe if all are."""
@@ -99,13 +103,20 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, default=60.0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    parser.add_argument("--iterations", type=int, help="of the ascent of each subproblem")
+    parser.add_argument("--plain", action="store_true", help="a search alone: no planes, no refined bounds")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     part = slice(*(int(n) if n else None for n in given.part.split(":")))
     settings = VerifySettings(clock=time.process_time if given.clock == "cpu" else time.perf_counter)
+    if given.iterations:
+        settings = replace(settings, branch=BranchSettings(iterations=given.iterations))
+    if given.plain:
+        settings = replace(settings, planes=PlaneSettings(iterations=0), refine=RefineSettings(leaves=0))
     records = list(_set(given, part, settings) if given.vnncomp else _net(given, part, settings))
-    what = {name: getattr(given, name) for name in ("contains", "part", "eps", "timeout", "threads", "clock")}
+    told = "contains", "part", "eps", "timeout", "threads", "clock", "iterations", "plain"
+    what = {name: getattr(given, name) for name in told}
     what["set"] = given.vnncomp[1] if given.vnncomp else given.net.name
     found = {"what": what, "environment": environment.describe(), "summary": _summary(records), "verdicts": records}
     text = json.dumps(found, indent=1) + "\n"

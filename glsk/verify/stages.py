@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 Found = Iterator[tuple[int, Verdict]]
 
 FIRST_SEARCH, SEARCH_GROWTH, SEARCHED = 1.5, 6.0, 0.5
-"""Seconds of a property after which its search gives way to tighter bounds of hidden units, how these grow, and in what
-share of the time that the bounds took a search may go on at least."""
+"""Seconds of a property after which its search gives way to tighter bounds of hidden units, how these grow, and for
+what share of the time that the bounds took a search may go on at least."""
 
 
 class Window:
@@ -105,20 +105,19 @@ class Window:
         return "alpha-CROWN", proved, bounder.counterexamples, engine
 
     def _branch(self, engine: Engine) -> Found:
-        """Tighter bounds of hidden units and a search in turn, each time with more of both."""
+        """A search, and tighter bounds of hidden units, in turn, each time with more of both."""
         engine.tighten(self.settings.alpha_iterations)
         leaves, search = self.settings.refine.leaves, FIRST_SEARCH
-        while self.left:
-            spent, leaves = self._refine(engine, leaves)
-            search = max(search, SEARCHED * spent)
+        while True:
             until = max(self.seconds[p] for p in self.left) + search
             if not leaves or until + search > self.timeout:  # no time for more of both
                 until = self.timeout
             yield from self._search(engine, until)
-            if until >= self.timeout:
+            if not self.left:
                 return
             engine = self._compact(engine) or engine
-            search *= SEARCH_GROWTH
+            spent, leaves = self._refine(engine, leaves)
+            search = max(search * SEARCH_GROWTH, SEARCHED * spent)
 
     def _refine(self, engine: Engine, leaves: int) -> tuple[float, int]:
         """Refine, in a share of the seconds that are left; seconds of each property, and how many leaves come next."""
