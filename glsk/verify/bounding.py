@@ -8,7 +8,7 @@ from torch import Tensor
 from glsk.verify.branching import candidates
 from glsk.verify.engine import Engine
 from glsk.verify.goals import Goals
-from glsk.verify.planes import PlaneSettings, planar
+from glsk.verify.planes import PlaneSettings, fitting
 from glsk.verify.subproblems import Subproblems
 
 DOUBT = 1e-5
@@ -66,7 +66,7 @@ class Bounder:
         """One of a box, a goal and planes for each of the goals, or of the subproblems; itself where none can be."""
         goals, engine = self.goals, self.engine
         goal = torch.arange(goals.size) if parents is None else parents.goal
-        if not settings.iterations or not planar(engine.exact, len(goal)):
+        if not settings.iterations or not 0 < len(goal) <= fitting(engine.exact):
             return self
         box = goals.box[goal]
         own = Goals(

@@ -17,6 +17,9 @@ from glsk.network import Chain
 from glsk.ops.branch_columns import Columns
 from glsk.verify.plane_search import PlaneSearch
 
+NUMBER_BYTES = 32
+"""Of a number of a plane: what is sought, in float32 and what stands in for it on the way, and in float64."""
+
 BEFORE = 5
 """Iterations without planes, which tell which units' upper bounds a row reads."""
 
@@ -59,11 +62,11 @@ def possible(chain: Chain) -> bool:
     return len(chain.geometry) > 1 and bool(chain.geometry[0].relu) and chain.leaks[0] == 0
 
 
-def planar(roots: Roots, rows: int) -> bool:
-    """Whether there can be planes, and those of so many rows fit the memory limit."""
+def fitting(roots: Roots) -> int:
+    """Planes of how many rows fit the memory limit; 0 where there can be none."""
     layer = roots.chain.geometry[0]
-    numbers = rows * layer.out_features * (layer.in_channels * layer.kernel_height * layer.kernel_width + 1)
-    return possible(roots.chain) and rows > 0 and 32 * numbers <= roots.memory_limit
+    numbers = layer.out_features * (layer.in_channels * layer.kernel_height * layer.kernel_width + 1)
+    return roots.memory_limit // (NUMBER_BYTES * numbers) if possible(roots.chain) else 0
 
 
 def raised(

@@ -17,7 +17,7 @@ from glsk.bounds.tightening import below
 from glsk.verify.engine import Engine
 from glsk.verify.goals import Goals
 from glsk.verify.magnitudes import GROWTH, total
-from glsk.verify.planes import planar, raised
+from glsk.verify.planes import fitting, raised
 
 GROWN = 4
 """A round splits the worst one in so many of a row's leaves."""
@@ -28,6 +28,8 @@ TOGETHER = 8
 MOVED = 1e-3
 """A bound that has moved by less has not moved."""
 
+AT_ONCE = 256
+"""Rows refined together, at most."""
 
 LEAF_BYTES = 16
 """Of memory for every unit below, of a leaf: what is kept of it, and its share of what a round computes."""
@@ -104,7 +106,7 @@ class Layer:
 
         ``planes``: iterations in which each row's are sought; 0: none.
         """
-        if planes and planar(self.exact, len(image)):
+        if planes:
             return self._raised(image, unit, side, planes).refine(image, unit, side, wanted, iterations, 0)
         rows = torch.arange(len(image))
         leaves = Leaves(int(room(wanted).sum()), self.part.start)
@@ -195,7 +197,8 @@ def refine(
         late: whether to stop; asked every so often.
         planes: iterations in which planes are sought for each bound; 0: none.
     """
-    value, before = worth(engine, goals), engine.roots
+    value, before, most = worth(engine, goals), engine.roots, min(AT_ONCE, fitting(engine.exact))
+    planes, most = (planes, most) if planes and most else (0, AT_ONCE)
     units = engine.roots.units
     for k, layer in enumerate(engine.roots.chain.layers[:-1]):
         if k == 0 or layer.name not in units:  # bounds of an affine function of the box are exact
@@ -210,7 +213,7 @@ def refine(
         fit = engine.options["memory_limit"] // (LEAF_BYTES * max(1, part.start))
         wanted = (settings.leaves * share / whole[image]).nan_to_num(0.0, 0.0, 0.0).round().long()
         wanted.clamp_(1, max(1, min(settings.leaves * settings.most, fit // 2)))
-        for i in batches(wanted, fit):
+        for i in batches(wanted, fit, most):
             if late():
                 break
             held = found.refine(image[i], unit[i], side[i], wanted[i], settings.iterations, planes)
@@ -228,12 +231,12 @@ def room(wanted: Tensor) -> Tensor:
     return wanted + wanted // GROWN + 2 + TOGETHER
 
 
-def batches(wanted: Tensor, fit: int) -> tuple[Tensor, ...]:
-    """Rows to be refined together, those of most leaves first: at most 256, of ``fit`` leaves in all if one fits."""
+def batches(wanted: Tensor, fit: int, most: int) -> tuple[Tensor, ...]:
+    """Rows to be refined together, most leaves first: ``most`` at most, of ``fit`` leaves in all if one fits."""
     order = wanted.argsort(descending=True, stable=True)
     found, held = [0], 0
     for at, leaves in enumerate(room(wanted[order]).tolist()):
-        if at > found[-1] and (held + leaves > fit or at - found[-1] == 256):
+        if at > found[-1] and (held + leaves > fit or at - found[-1] == most):
             found.append(at)
             held = 0
         held += leaves

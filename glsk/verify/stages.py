@@ -17,6 +17,7 @@ from glsk.verify.bounding import Bounder
 from glsk.verify.engine import Engine, Networks
 from glsk.verify.goals import Goals
 from glsk.verify.input_split import BoxSearch
+from glsk.verify.planes import fitting
 from glsk.verify.property import Property
 from glsk.verify.refine import refine
 from glsk.verify.verdict import Status, Verdict
@@ -79,7 +80,12 @@ class Window:
         if self.left:
             assert engine is not None
             few = self.goals.x_L[0].numel() <= self.settings.input_dimensions
-            yield from self._halve() if few else self._branch(engine)
+            if few:
+                yield from self._halve()
+            else:
+                for part, goals, some in self._parts(engine):
+                    self.left, self.goals = part, goals
+                    yield from self._branch(some)
 
     def _natural(self, engine: Engine | None) -> tuple[str, Tensor | None, dict[int, Tensor], Engine | None]:
         return "natural", None, self._broken(self.goals.point[self.goals.box]), engine
@@ -118,6 +124,24 @@ class Window:
             engine = self._compact(engine) or engine
             spent, leaves = self._refine(engine, leaves)
             search = max(search * SEARCH_GROWTH, SEARCHED * spent)
+
+    def _parts(self, engine: Engine) -> list[tuple[set[int], Goals, Engine]]:
+        """Properties, their goals and their boxes, apart where planes of all goals do not fit the memory."""
+        owner, most = self.goals.property, max(1, fitting(engine.exact))
+        found, held = [set[int]()], 0
+        for p, count in zip(*(t.tolist() for t in owner.unique(return_counts=True)), strict=True):
+            if held and held + count > most:
+                found.append(set())
+                held = 0
+            found[-1].add(p)
+            held += count
+        parts = []
+        for part in found:
+            goals, boxes = self.goals.take(
+                torch.tensor([g for g, p in enumerate(owner.tolist()) if p in part])
+            ).compact()
+            parts.append((part, goals, engine.take(boxes)))
+        return parts
 
     def _refine(self, engine: Engine, leaves: int) -> tuple[float, int]:
         """Refine, in a share of the seconds that are left; seconds of each property, and how many leaves come next."""

@@ -117,10 +117,10 @@ def test_verdicts_agree_with_exact_ones_whatever_is_refined() -> None:
 def test_rows_are_refined_in_batches_that_fit() -> None:
     wanted = torch.tensor([1, 50, 3, 20, 20, 7])
     for fit in (1, 30, 60, 10_000):
-        found = batches(wanted, fit)
+        found = batches(wanted, fit, 256)
         assert torch.cat(found).sort().values.tolist() == list(range(6))
         assert all(int(room(wanted[i]).sum()) <= fit or len(i) == 1 for i in found)
-    assert [len(i) for i in batches(torch.ones(600).long(), 10**9)] == [256, 256, 88]
+    assert [len(i) for i in batches(torch.ones(600).long(), 10**9, 256)] == [256, 256, 88]
 
 
 def test_a_search_ends_where_refined_bounds_leave_no_goal() -> None:

@@ -11,6 +11,7 @@ from glsk import requiring
 from glsk.verify import AttackSettings, Property, VerifySettings, margin_property, verify, verify_many
 from glsk.verify.refine import RefineSettings
 from glsk.verify.stack import Stack
+from glsk.verify.stages import Window
 from glsk.verify.subproblems import Subproblems
 from tests.verify.milp import depth
 
@@ -118,6 +119,37 @@ def test_what_is_open_waits_on_disk_where_memory_is_short(tmp_path, monkeypatch,
     assert limits == [1 << 19]
     assert spilled
     assert not list(tmp_path.iterdir())
+
+
+@torch.no_grad()
+def test_properties_are_searched_in_parts_whose_planes_fit_the_memory(monkeypatch):
+    net = tiny(5, (3, 24, 16, 3))
+    x = torch.rand(12, 3, generator=torch.Generator().manual_seed(1))
+    found = [margin_property(point, int(net(point).argmax()), 0.6, None, 3) for point in x]
+    parts = []
+
+    def watched(window, engine):
+        parts.append(
+            [(part, goals.property.tolist(), len(some.roots.lower)) for part, goals, some in of(window, engine)]
+        )
+        return of(window, engine)
+
+    of = Window._parts
+    monkeypatch.setattr(Window, "_parts", watched)
+    verdicts = []
+    for fit in (1000, 2):
+        monkeypatch.setattr("glsk.verify.stages.fitting", lambda _, fit=fit: fit)
+        many = verify_many(glsk.BoundedModule(net, (3,)), found, settings=BLIND)
+        verdicts.append({i: verdict.status for i, verdict in many})
+    assert verdicts[0] == verdicts[1]
+    whole, few = parts
+    assert len(whole) == 1
+    assert len(few) > 1
+    for part, owners, boxes in few:
+        assert part == set(owners)
+        assert boxes == len(part)
+        assert len(part) == 1 or len(owners) <= 2
+    assert sorted(p for part, *_ in few for p in part) == sorted(whole[0][0])
 
 
 def test_many_properties_get_the_verdicts_they_get_alone():
