@@ -8,13 +8,16 @@ row best is found by ascent of its own bound; whatever they are, the constant is
 holds.
 """
 
+import math
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from glsk.bounds.subproblems import Roots
 from glsk.network import Chain
 from glsk.ops.branch_columns import Columns
+from glsk.ops.branch_scratch import plane_scratch
 from glsk.verify.plane_search import PlaneSearch
 
 NUMBER_BYTES = 32
@@ -64,9 +67,12 @@ def possible(chain: Chain) -> bool:
 
 def fitting(roots: Roots) -> int:
     """Planes of how many rows fit the memory limit; 0 where there can be none."""
-    layer = roots.chain.geometry[0]
-    numbers = layer.out_features * (layer.in_channels * layer.kernel_height * layer.kernel_width + 1)
-    return roots.memory_limit // (NUMBER_BYTES * numbers) if possible(roots.chain) else 0
+    if not possible(roots.chain):
+        return 0
+    layers = roots.chain.geometry
+    numbers = layers[0].out_features * (math.prod(layers[0].weight_shape[1:]) + 1)
+    left = roots.memory_limit - plane_scratch(layers, layers[0].out_features, torch.float32)
+    return max(0, left // (NUMBER_BYTES * numbers))
 
 
 def raised(
