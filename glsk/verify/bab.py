@@ -16,7 +16,7 @@ from glsk.verify.stack import Stack
 from glsk.verify.subproblems import Subproblems
 from glsk.verify.verdict import Status
 
-RAISED, OF_RAISED = 16, 300
+RAISED, OF_RAISED = 16, 100
 """For how many subproblems planes are sought at a time, and how many of each are then looked at with them."""
 
 ROUND_SECONDS = 0.5

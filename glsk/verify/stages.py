@@ -122,8 +122,9 @@ class Window:
             if not self.left:
                 return
             engine = self._compact(engine) or engine
-            spent, leaves = self._refine(engine, leaves)
-            search = max(search * SEARCH_GROWTH, SEARCHED * spent)
+            search *= SEARCH_GROWTH
+            spent, leaves = self._refine(engine, leaves, search)
+            search = max(search, SEARCHED * spent)
 
     def _parts(self, engine: Engine) -> list[tuple[set[int], Goals, Engine]]:
         """Properties, their goals and their boxes, apart where planes of all goals do not fit the memory."""
@@ -143,17 +144,25 @@ class Window:
             parts.append((part, goals, engine.take(boxes)))
         return parts
 
-    def _refine(self, engine: Engine, leaves: int) -> tuple[float, int]:
-        """Refine, in a share of the seconds that are left; seconds of each property, and how many leaves come next."""
+    def _refine(self, engine: Engine, leaves: int, search: float) -> tuple[float, int]:
+        """Refine once, and again while it takes less than the search to come, in a share of the seconds that are left.
+
+        Returns seconds of each property, and how many leaves come next; 0: more would not help.
+        """
         settings, clock, planes = self.settings.refine, self.settings.clock, self.settings.planes
         hidden = planes.hidden if planes.iterations else 0
         self._charge()
-        began, spent = clock(), max(self.seconds[p] for p in self.left)
-        end = began + settings.share * (self.timeout - spent) * len(self.left)
-        if leaves and began < end:
+        began, spent, number = clock(), max(self.seconds[p] for p in self.left), len(self.left)
+        end = began + settings.share * (self.timeout - spent) * number
+        now = began
+        while leaves and now < end:
+            before = now
             gained = refine(engine, self.goals, replace(settings, leaves=leaves), lambda: clock() > end, hidden)
+            now = clock()
             leaves = leaves * settings.growth if gained else 0
-        return (clock() - began) / len(self.left), leaves
+            if now + settings.growth * (now - before) > began + search * number:
+                break
+        return (now - began) / number, leaves
 
     def _search(self, engine: Engine, until: float) -> Found:
         """Branch and bound till each property has used ``until`` seconds."""
