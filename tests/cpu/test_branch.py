@@ -1,6 +1,5 @@
 """The CPU's bounds of subproblems: the reference's by every instruction set, whatever threads and neighbours are."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -23,14 +22,6 @@ from glsk.ops.branch_scratch import branch_scratch
 
 COUNT = 19
 """Subproblems of two rows: more than one tile, the last one not full."""
-
-
-@pytest.fixture(scope="module", params=_C.available_isas())
-def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    before = _C.isa()
-    assert _C.select_isa(request.param)
-    yield request.param
-    assert _C.select_isa(before)
 
 
 def subproblems(case: Case, units: int, sparse: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -1,7 +1,5 @@
 """The CPU's search for planes: the reference's by every instruction set, whatever neighbours and threads are."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -21,14 +19,6 @@ from glsk import _C
 
 ROWS = 19
 """More than one tile of them, the last one not full."""
-
-
-@pytest.fixture(scope="module", params=_C.available_isas())
-def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    before = _C.isa()
-    assert _C.select_isa(request.param)
-    yield request.param
-    assert _C.select_isa(before)
 
 
 def arguments(roots: Roots, split: bool, iterations: int, sparse: bool = False) -> list[object]:
